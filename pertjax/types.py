@@ -208,3 +208,40 @@ class Model(NamedTuple):
   consts: Consts = {}  # noqa: RUF012 - never mutated.
   sampling: str = 'paired'
   knows: Callable[[tuple[str, ...]], str | None] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """Everything a fleet needs to go on; every leaf has a leading seeds axis.
+
+  Attributes:
+    step: int32; steps taken. It stands still once a member is not active.
+    params: see Model.
+    opt_state: {player: optax state}.
+    key: root key.
+    hyper: {dotted config key: float32}, what may differ between members.
+    lr_scale: float32; factor from plateau reduction.
+    plateau_best, plateau_bad: score and evaluations without improvement on it.
+    best_params, best_score, best_step: by validation score, lowest first.
+    bad_evals: evaluations since best_score improved.
+    active: bool; false once stopped early or failed.
+    failed_step: int32; step of the first non-finite loss or gradient, or -1.
+  """
+
+  step: Array
+  params: Params
+  opt_state: Any
+  key: Array
+  hyper: dict[str, Array]
+  lr_scale: Array
+  plateau_best: Array
+  plateau_bad: Array
+  best_params: Params
+  best_score: Array
+  best_step: Array
+  bad_evals: Array
+  active: Array
+  failed_step: Array
+
+
+jax.tree_util.register_dataclass(TrainState)
