@@ -80,6 +80,7 @@ class DataSpec:
     covariates: ((key, levels), ...), levels sorted.
     groups: [groups] tuples of covariate values, one for each key, sorted.
     cell_names: [cells] unique names, in the order of the arrays.
+    trained: [perturbations] whether any training cell carries it.
     split: see Split.
     fingerprint: SHA-256 over the values, genes, conditions and groups.
     source: where it came from: path or dataset name, preset, preprocessing.
@@ -95,6 +96,7 @@ class DataSpec:
   covariates: tuple[tuple[str, tuple[str, ...]], ...]
   groups: tuple[tuple[str, ...], ...]
   cell_names: np.ndarray
+  trained: tuple[bool, ...]
   split: Split
   fingerprint: str
   source: Mapping[str, Any]
@@ -127,6 +129,9 @@ class DataSpec:
 
 class Condition(NamedTuple):
   """What is done to each cell of a batch, and where.
+
+  The leading axis is the cells', or 1 where all cells share one condition;
+  models broadcast.
 
   Attributes:
     perturbations: int32 [..., order]; index into the vocabulary, -1 padding.
@@ -187,7 +192,8 @@ class Model(NamedTuple):
     predict: `(params, key, source, condition, consts) -> [cells, genes]` from
       control cells to a condition, unseen ones included. `key=None` as above.
     fit: optional `(params, key, data, consts) -> params`: closed form, or
-      statistics of the training cells, after the training steps.
+      statistics of the training cells, after the training steps. `data` is
+      data.statistics.FitData.
     encode: optional `(params, target, condition, consts) -> [cells, latent]`.
     labels: optional `(params) -> tree of names` over all of params. Names:
       a player, 'state' (set by losses, not by gradients) or 'frozen'. Without

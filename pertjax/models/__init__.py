@@ -9,7 +9,7 @@ from types import ModuleType
 
 from pertjax import types
 
-_NOT_MODELS = ('layers',)
+_NOT_MODELS = ('layers', 'shifts')
 
 
 def names() -> tuple[str, ...]:
