@@ -160,6 +160,45 @@ def principal_components(
   return center, (right @ basis.T)[:components]
 
 
+def gene_scores(
+  profiles: jax.Array, components: int
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the principal component scores of genes and loadings of profiles.
+
+  Args:
+    profiles: [genes, profiles]; each profile is centred over its genes.
+    components: how many.
+
+  Returns:
+    ([genes, components], [profiles, components]).
+  """
+  centred = profiles - jnp.mean(profiles, axis=0, keepdims=True)
+  left, values, right = jnp.linalg.svd(centred, full_matrices=False)
+  return (left * values)[:, :components], right[:components].T
+
+
+def ridge_map(
+  y: jax.Array, a: jax.Array, b: jax.Array, penalty: float
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (K, c) of the bilinear fit y ~ a K b' + c.
+
+  Ahlmann-Eltze, Huber and Anders 2025, Methods:
+
+    K = (A'A + l I)^-1 A' (Y - c) B (B'B + l I)^-1,   c = row means of Y.
+
+  Args:
+    y: [genes, conditions].
+    a: [genes, p] embedding of the genes.
+    b: [conditions, q] embedding of the conditions.
+    penalty: l.
+  """
+  center = jnp.mean(y, axis=1)
+  inner = a.T @ (y - center[:, None]) @ b
+  left = jnp.linalg.solve(a.T @ a + penalty * jnp.eye(a.shape[1]), inner)
+  right = b.T @ b + penalty * jnp.eye(b.shape[1])
+  return jnp.linalg.solve(right, left.T).T, center
+
+
 def fit_ridge(
   table: statistics.PairMeans,
   perturbation_genes: jax.Array | None,
@@ -168,46 +207,35 @@ def fit_ridge(
   components: int,
   penalty: float,
 ) -> dict[str, jax.Array]:
-  """Fits shift = A K B + b on the training conditions.
+  """Fits `ridge_map` on the training shifts, the control as one more column.
 
-  Ahlmann-Eltze, Huber and Anders 2025, Methods: A holds the first principal
-  component scores of the genes over the training profiles, B the embedding of
-  each condition's perturbations, and
-
-    K = (A'A + l I)^-1 A' (Y - b) B' (B B' + l I)^-1,   b = row means of Y,
-
-  with the control as one more column of Y = 0 and B = 0. A condition's
-  embedding is the sum of its perturbations'. A perturbation whose gene is not
-  measured has embedding 0, so that its prediction is the mean.
+  Genes are embedded by their component scores over the training profiles, a
+  perturbation by its own gene's scores, a combination by their sum and the
+  control by 0. A perturbation whose gene is not measured has embedding 0, so
+  that its prediction is the mean.
 
   Args:
     table: of the training pairs.
     perturbation_genes: int32 [perturbations], -1 where not measured; None to
-      embed a perturbation by the component scores of its own mean profile.
+      embed a perturbation by the loadings of its own training profiles.
     num_perturbations: size of the vocabulary.
     components: p and q of the paper.
-    penalty: lambda.
+    penalty: lambda of the paper.
   """
   shift = table.shift
-  y = jnp.concatenate([jnp.zeros((1, shift.shape[1])), shift])
-  center = jnp.mean(y, axis=0)
-  # Profiles are rows here; the paper has genes in rows and centres columns.
-  profiles = jnp.concatenate([table.control[:1] * 0, shift])
-  profiles = profiles - jnp.mean(profiles, axis=1, keepdims=True)
-  left, values, right = jnp.linalg.svd(profiles, full_matrices=False)
-  components = min(components, values.shape[0])
-  genes = right[:components].T * values[:components]
+  y = jnp.concatenate([jnp.zeros((1, shift.shape[1])), shift]).T
+  control = jnp.mean(table.control, axis=0, keepdims=True)
+  genes, loadings = gene_scores(
+    jnp.concatenate([control, table.mean]).T, min(components, *y.shape)
+  )
   if perturbation_genes is None:
-    known = _token_means(table, left[1:, :components], num_perturbations)
-    embedding = known * values[:components]
+    embedding = _token_means(table, loadings[1:], num_perturbations)
   else:
     measured = (perturbation_genes >= 0)[:, None]
     embedding = jnp.where(measured, genes[perturbation_genes], 0.0)
   b = _embed(embedding, table.perturbations)
-  b = jnp.concatenate([jnp.zeros((1, components)), b])
-  eye = penalty * jnp.eye(components)
-  inner = jnp.linalg.solve(genes.T @ genes + eye, genes.T @ (y - center).T @ b)
-  core = jnp.linalg.solve(b.T @ b + eye, inner.T).T
+  b = jnp.concatenate([jnp.zeros((1, b.shape[1])), b])
+  core, center = ridge_map(y, genes, b, penalty)
   return {
     'genes': genes,
     'core': core,
