@@ -50,7 +50,7 @@ def default(
   config.split = {
     'method': split,
     'seed': 42,
-    **splits.default_options(split),
+    **_settable(splits.default_options(split)),
   }
   config.model = {'name': model, **module.default_config()}
   config.optimizer = optimizers.default_config()
@@ -73,8 +73,10 @@ def default(
   }
   config.eval = {
     'split': 'test',
+    # Of the halves and of the bootstrap: the same for runs to be compared.
+    'seed': 0,
     # Control cells that are sent through the model for each condition.
-    'cells': 256,
+    'cells': 500,
     # Pairs with fewer real cells than this are not scored.
     'min_cells': 10,
     # 'halves': everything is scored on both halves of the real cells, and the
@@ -95,6 +97,8 @@ def default(
     'leaderboard': ('delta', 'all', 'pearson'),
     # Write predictions.h5ad for the held-out pairs (seed mean per cell).
     'save_predictions': True,
+    # Predicted cells of each pair in that file, at most.
+    'saved_cells': 100,
   }
   config.predict = {
     # CSV with a column for the condition and one for each covariate.
@@ -126,17 +130,20 @@ def _data() -> dict[str, Any]:
     # What the values are: 'counts' or 'log1p'; the file is checked against it.
     'scale': 'counts',
     'layer': '',
-    # Train on raw counts instead of log-normalised values.
-    'use_counts': False,
     'zero_cells': 'drop',
     'min_cells': 0,
     'make_unique': False,
     'drop_groups_without_control': False,
-    **preprocess.default_options(),
+    **_settable(preprocess.default_options()),
     # On the device: 'float32', 'bfloat16' or 'csr'.
     'storage': 'float32',
     'simulate': simulator.default_config(),
   }
+
+
+def _settable(options: Mapping[str, Any]) -> dict[str, Any]:
+  """Replaces None by '': a flag cannot override a field that holds None."""
+  return {k: '' if v is None else v for k, v in options.items()}
 
 
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:

@@ -112,19 +112,17 @@ def train(run: Run) -> None:
     SystemExit: 143 after SIGTERM, once the state is saved.
   """
   members = config_lib.members(run.config)
-  splits.write(
-    run.workdir / 'split.csv',
-    run.spec.split,
-    **data_lib.split_labels(run.data, run.spec),
-  )
-  writers.write_json(
-    run.workdir / 'config.json', config_lib.to_dict(run.config)
-  )
+  write_run(run, members)
   state = train_fleet(run, members)
-  members = member_records(members, state)
+  score(run, state, member_records(members, state))
+
+
+def score(run: Run, state: types.TrainState, members: list[dict]) -> None:
+  """Fits, scores every member that did not fail, and writes the tables."""
+  keep = usable(members)
   params = fit_fleet(run, state)
-  write_environment(run, members, state)
-  keep = [m['member'] for m in members if not m['status'].startswith('failed')]
+  parameters = checkpoints.num_parameters(state.params) // len(members)
+  write_run(run, members, parameters=parameters)
   evaluate.run(
     run.config,
     run.workdir,
@@ -136,6 +134,11 @@ def train(run: Run) -> None:
     members=keep,
     say=run.console.say,
   )
+
+
+def usable(members: list[dict]) -> list[int]:
+  """Returns the numbers of the members that did not fail."""
+  return [m['member'] for m in members if not m['status'].startswith('failed')]
 
 
 def train_fleet(run: Run, members: list[dict]) -> types.TrainState:
@@ -437,10 +440,25 @@ def restore_state(run: Run, step: int = -1) -> tuple[types.TrainState, list]:
   return state, member_records(members, state)
 
 
-def write_environment(run: Run, members: list[dict], state) -> None:
-  """Writes env.json: everything that a number in a table depends on."""
+def write_run(
+  run: Run, members: list[dict], *, parameters: int | None = None
+) -> None:
+  """Writes config.json, split.csv, its summary and env.json.
+
+  env.json holds everything that a number in a table depends on.
+  """
   spec = run.spec
-  parameters = checkpoints.num_parameters(state.params) // len(members)
+  labels = data_lib.split_labels(run.data, spec)
+  writers.write_text(
+    run.workdir / 'split.csv', splits.to_csv(spec.split, **labels)
+  )
+  labels.pop('cell_names')
+  writers.write_json(
+    run.workdir / 'split_summary.json', splits.summary(spec.split, **labels)
+  )
+  writers.write_json(
+    run.workdir / 'config.json', config_lib.to_dict(run.config)
+  )
   writers.write_json(
     run.workdir / 'env.json',
     {
@@ -453,7 +471,7 @@ def write_environment(run: Run, members: list[dict], state) -> None:
       'split_sha256': spec.split.sha256,
       'dataset': spec.name,
       'source': dict(spec.source),
-      'notes': [*spec.notes, *spec.split.notes],
+      'notes': list(spec.notes),
       'num_cells': len(spec.cell_names),
       'num_genes': spec.num_genes,
       'num_conditions': len(spec.conditions.names),
@@ -463,10 +481,6 @@ def write_environment(run: Run, members: list[dict], state) -> None:
       'members': members,
       'metric_versions': evaluate.metric_versions(),
     },
-  )
-  writers.write_json(
-    run.workdir / 'split_summary.json',
-    splits.summary(spec.split, **data_lib.split_labels(run.data, spec)),
   )
 
 

@@ -24,3 +24,54 @@ def shared_data() -> pathlib.Path:
   if not (folder / 'data').is_dir():
     pytest.skip('the real datasets are not here (set PERTJAX_SHARED)')
   return folder / 'data'
+
+
+@pytest.fixture(scope='session')
+def tiny_config():
+  """Returns a maker of tiny configs: `(model, split='combinations')`."""
+  from pertjax import config as config_lib
+
+  def make(model='latent_additive', split='combinations', *, smooth=True):
+    config = config_lib.default(model, split)
+    config.data.simulate.update(
+      num_cells=900,
+      num_genes=40,
+      num_perturbations=7,
+      num_doubles=10,
+      num_cell_types=2,
+      num_programs=4,
+      genes_per_program=8,
+      null_fraction=0.0,
+    )
+    config.data.min_cells_per_gene = 0
+    if split == 'combinations':
+      config.split.val_fraction = 0.2
+      config.split.test_fraction = 0.3
+    for key, value in TINY_MODELS.get(model, {}).items():
+      config.model[key] = value
+    config.num_seeds = 2
+    config.train.update(steps=60, chunk=30, batch_size=32, checkpoint_every=1)
+    config.eval.update(cells=16, min_cells=3, bootstrap=200)
+    if smooth:
+      # Adam's first steps follow the sign of the gradient, so that a rounding
+      # difference near zero becomes a whole step; a large eps is smooth.
+      config.optimizer.eps = 1e-2
+    return config
+
+  return make
+
+
+# Small sizes; a model that is not named here is tested at its defaults.
+TINY_MODELS = {
+  'latent_additive': {
+    'num_layers': 1,
+    'width': 24,
+    'latent_dim': 6,
+    'dropout': 0.1,
+    'inject_encoder': True,
+    'inject_decoder': True,
+    'sparse': True,
+  },
+  'decoder_only': {'num_layers': 1, 'width': 24},
+  'vae': {'width': 24, 'latent_dim': 6, 'num_layers': 1},
+}

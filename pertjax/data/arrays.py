@@ -213,10 +213,16 @@ def make_rows(
 
 
 def condition_tables(
-  conditions: types.Conditions, perturbations: tuple[str, ...]
+  conditions: types.Conditions, perturbations: tuple[str, ...], order: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the (perturbations, doses) tables [conditions, order]."""
-  order = max(1, max(len(t) for t in conditions.tokens))
+  """Returns the (perturbations, doses) tables [conditions, order].
+
+  Args:
+    conditions: what to tabulate.
+    perturbations: the vocabulary.
+    order: width of the tables, or more where a condition needs it.
+  """
+  order = max(order, *(len(t) for t in conditions.tokens))
   index = {name: i for i, name in enumerate(perturbations)}
   ids = np.full((len(conditions.tokens), order), -1, np.int32)
   doses = np.zeros(ids.shape, np.float32)
@@ -226,6 +232,20 @@ def condition_tables(
     ids[row, : len(tokens)] = [index[t] for t in tokens]
     doses[row, : len(tokens)] = amounts
   return ids, doses
+
+
+def with_conditions(
+  data: PerturbArrays, perturbations: np.ndarray, doses: np.ndarray
+) -> PerturbArrays:
+  """Returns the dataset with other tables of conditions, for requests.
+
+  The cells keep their old ids, so only lookups by new ids make sense.
+  """
+  return dataclasses.replace(
+    data,
+    condition_perturbations=jnp.asarray(perturbations),
+    condition_doses=jnp.asarray(doses),
+  )
 
 
 def storage_bytes(

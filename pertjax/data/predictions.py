@@ -1,0 +1,174 @@
+"""Predictions as files: written whole or not at all, and read as means."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from pertjax import types
+from pertjax.data import conventions
+from pertjax.data import genes as gene_lib
+
+
+def write_predictions(
+  path: pathlib.Path,
+  *,
+  values: np.ndarray,
+  columns: Mapping[str, Sequence[str]],
+  genes: Sequence[str],
+  provenance: Mapping[str, Any],
+  spread: np.ndarray | None = None,
+) -> None:
+  """Writes predicted cells as h5ad; the same input gives the same bytes.
+
+  Args:
+    path: of the file.
+    values: float32 [cells, genes]; the mean over seeds.
+    columns: obs columns; 'condition', the covariates and 'control_cell', from
+      which the stable names of the cells are made.
+    genes: [genes] names.
+    provenance: JSON values for uns['pertjax'].
+    spread: float32 [cells, genes], the standard deviation over seeds, or None.
+
+  Raises:
+    OSError: if it cannot be written; an older file stays as it was.
+  """
+  keys = list(columns)
+  names = ['|'.join(row) for row in zip(*(columns[k] for k in keys))]
+  obs = pd.DataFrame(
+    {
+      k: pd.Categorical(np.asarray(v, dtype=object)) for k, v in columns.items()
+    },
+    index=pd.Index(names, dtype=object),
+  )
+  adata = anndata.AnnData(
+    X=values.astype(np.float32),
+    obs=obs,
+    var=pd.DataFrame(index=pd.Index(list(genes), dtype=object)),
+  )
+  if spread is not None:
+    adata.layers['seed_sd'] = spread.astype(np.float32)
+  adata.uns['pertjax'] = json.dumps(provenance, sort_keys=True)
+
+  def write(temporary):
+    adata.write_h5ad(temporary, compression='lzf')
+
+  _replace(path, write)
+
+
+def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
+  """Writes arrays as a compressed npz."""
+
+  def write(temporary):
+    with temporary.open('wb') as file:
+      np.savez_compressed(file, **arrays)
+
+  _replace(path, write)
+
+
+def _replace(path: pathlib.Path, write) -> None:
+  """Writes under a temporary name, then renames."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    write(temporary)
+    os.replace(temporary, path)
+  except OSError as error:
+    raise OSError(
+      f'{path} could not be written: {error}; an older file of that name is '
+      'as it was'
+    ) from error
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+class Means(NamedTuple):
+  """Mean profiles of another tool's predictions.
+
+  Attributes:
+    pairs: {(condition name, covariate values): float32 [genes]}.
+    notes: lines that a user should read.
+  """
+
+  pairs: dict[tuple[str, tuple[str, ...]], np.ndarray]
+  notes: tuple[str, ...]
+
+
+def read_means(
+  path: pathlib.Path,
+  spec: types.DataSpec,
+  convention: conventions.Convention,
+) -> Means:
+  """Reads the means of every (condition, covariates) of a predictions file.
+
+  Args:
+    path: of the h5ad.
+    spec: of the data; genes are reordered to it by name.
+    convention: how the file names its conditions, that of the data.
+
+  Raises:
+    FileNotFoundError: if it is not there.
+    ValueError: if it lacks genes or columns, or has values that are not finite.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f'eval.predictions={path}: no such file')
+  adata = anndata.read_h5ad(path)
+  keys = [key for key, _ in spec.covariates]
+  label = convention.key if convention.key in adata.obs else 'condition'
+  missing = [k for k in (label, *keys) if k not in adata.obs]
+  if missing:
+    raise ValueError(
+      f'{path}: obs has no {missing}; it has {list(adata.obs.columns)}'
+    )
+  names = adata.var_names
+  if convention.gene_names and convention.gene_names in adata.var:
+    names = adata.var[convention.gene_names]
+  column = {str(name): i for i, name in enumerate(names)}
+  lacking = [g for g in spec.genes if g not in column]
+  if lacking:
+    raise ValueError(
+      f'{path} lacks {len(lacking)} of {spec.num_genes} genes: '
+      f'{gene_lib.listing(lacking)}; it has {gene_lib.listing(column)}'
+    )
+  order = [column[g] for g in spec.genes]
+  notes = []
+  if order != list(range(len(column))):
+    notes.append(f'{path.name}: genes were reordered by name')
+  matrix = sparse.csr_matrix(adata.X)[:, order]
+  if not np.isfinite(matrix.data).all():
+    count = int((~np.isfinite(matrix.data)).sum())
+    raise ValueError(f'{path}: {count} values are NaN or infinite')
+  conditions, ids = conventions.parse(
+    adata.obs[label],
+    adata.obs[convention.dose_key]
+    if convention.dose_key and convention.dose_key in adata.obs
+    else None,
+    convention=convention,
+  )
+  values = [adata.obs[k].astype(str).to_numpy() for k in keys]
+  pair_names = [
+    (conditions.names[i], tuple(v[cell] for v in values))
+    for cell, i in enumerate(ids)
+  ]
+  pairs = sorted(set(pair_names))
+  index = {pair: i for i, pair in enumerate(pairs)}
+  membership = sparse.csr_matrix(
+    (
+      np.ones(len(pair_names)),
+      ([index[p] for p in pair_names], np.arange(len(pair_names))),
+    )
+  )
+  sums = (membership @ matrix).toarray()
+  means = sums / np.asarray(membership.sum(1)).reshape(-1, 1)
+  return Means(
+    {pair: means[i].astype(np.float32) for pair, i in index.items()},
+    tuple(notes),
+  )

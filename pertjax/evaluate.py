@@ -1,0 +1,467 @@
+"""Predict held-out conditions and score every model by the same rule."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from pertjax import leaderboard, metrics, rng, targets, types
+from pertjax.data import arrays, predictions, statistics
+from pertjax.models import baselines
+
+CEILING = 'ceiling'
+
+
+class Scored(NamedTuple):
+  """The values of one model.
+
+  Attributes:
+    name: for tables.
+    members: [members] numbers; (-1,) for closed forms.
+    values: {(aggregate, genes, metric): float [members, pairs]}.
+    means: float32 [pairs, genes]; predicted, averaged over members; None for
+      the ceiling.
+  """
+
+  name: str
+  members: tuple[int, ...]
+  values: dict[tuple[str, str, str], np.ndarray]
+  means: np.ndarray | None
+
+
+def metric_versions() -> dict[str, str]:
+  """Returns the version of every metric, for the record of a run."""
+  return {m.name: str(m.version) for m in metrics.list_metrics()}
+
+
+def run(
+  config,
+  workdir: pathlib.Path,
+  model: types.Model,
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  params: types.Params,
+  consts: Sequence[types.Consts],
+  *,
+  members: Sequence[int],
+  say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+  """Scores a trained fleet beside all baselines and writes eval/.
+
+  Args:
+    config: the run's config.
+    workdir: its directory.
+    model: the trained model.
+    data: the dataset.
+    spec: its static facts.
+    params: [members, ...] fitted parameters.
+    consts: [members] the arrays that each member saw.
+    members: their numbers in the fleet.
+    say: takes lines for a person.
+
+  Returns:
+    The rows of eval/summary.csv.
+  """
+  truth = targets.make(config, data, spec)
+  for note in truth.notes:
+    say(f'note: {note}')
+  say(
+    f'scoring {len(truth.condition)} held-out pairs, from '
+    f'{truth.source.shape[2]} control cells each'
+  )
+  name = display_name(config)
+  predicted = np.stack(
+    [
+      predict_means(
+        model, _member(params, k), consts[k], data, spec, truth, say=say
+      )
+      for k in range(len(members))
+    ]
+  )
+  scored = [score(config, truth, name, tuple(members), predicted)]
+  scored += score_baselines(config, data, spec, truth, skip=name)
+  if config.eval.save_predictions:
+    cells = predict_cells(
+      config, model, params, consts, data, spec, truth, members
+    )
+    predictions.write_predictions(workdir / 'predictions.h5ad', **cells)
+  return finish(config, workdir, spec, truth, scored, say=say)
+
+
+def finish(
+  config,
+  workdir: pathlib.Path,
+  spec: types.DataSpec,
+  truth: targets.Targets,
+  scored: list[Scored],
+  *,
+  say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+  """Adds the ceiling, writes the tables and prints the leaderboard."""
+  scored = [*scored, score_ceiling(config, truth)]
+  folder = workdir / 'eval'
+  leaderboard.write_metrics(folder / 'metrics.csv', config, spec, truth, scored)
+  rows = leaderboard.summarise(config, truth, scored)
+  leaderboard.write_summary(folder / 'summary.csv', rows)
+  _write_profiles(folder / 'profiles.npz', spec, truth, scored)
+  for line in leaderboard.lines(config, rows):
+    say(line)
+  return rows
+
+
+def display_name(config) -> str:
+  """Returns the name of the trained model in tables."""
+  if config.model.name == 'baselines':
+    return config.model.kind
+  return config.model.name
+
+
+def _member(params, k):
+  return jax.tree.map(lambda x: x[k], params)
+
+
+def unknown_pairs(
+  model: types.Model, spec: types.DataSpec, truth: targets.Targets
+) -> dict[int, str]:
+  """Returns {pair: reason} for the pairs that a model cannot predict."""
+  if model.knows is None:
+    return {}
+  reasons = {
+    pair: model.knows(spec.conditions.tokens[c])
+    for pair, c in enumerate(truth.condition)
+  }
+  return {pair: reason for pair, reason in reasons.items() if reason}
+
+
+def predict_means(
+  model: types.Model,
+  params: types.Params,
+  consts: types.Consts,
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  truth: targets.Targets,
+  *,
+  say: Callable[[str], None] | None = None,
+) -> np.ndarray:
+  """Returns the mean predicted cell of every pair, [V, pairs, genes].
+
+  A pair that the model cannot know is NaN, and said.
+  """
+  program = _means_program(model.predict)
+  out = np.stack(
+    [
+      np.asarray(
+        program(
+          params,
+          consts,
+          data,
+          jnp.asarray(truth.source[v]),
+          jnp.asarray(truth.source_weight[v]),
+          jnp.asarray(truth.condition, jnp.int32),
+          jnp.asarray(truth.group, jnp.int32),
+        )
+      )
+      for v in range(len(truth.source))
+    ]
+  )
+  unknown = unknown_pairs(model, spec, truth)
+  if unknown and say is not None:
+    reasons = sorted(set(unknown.values()))
+    say(
+      f'{len(unknown)} of {len(truth.condition)} pairs cannot be predicted by '
+      f'this model and count as dropped: {"; ".join(reasons[:5])}'
+    )
+  out[:, list(unknown)] = np.nan
+  return out
+
+
+# One program for each predict function: members share it.
+_PROGRAMS: dict[Any, Callable] = {}
+
+
+def _means_program(predict):
+  if predict not in _PROGRAMS:
+    _PROGRAMS.clear()
+
+    def means(params, consts, data, rows, weight, condition, group):
+      def one(pair):
+        c, g = pair
+        source = arrays.gather(data.cells, rows[g])
+        where = arrays.conditions_at(data, c[None], g[None])
+        cells = predict(params, None, source, where, consts)
+        return weight[g] @ cells / jnp.sum(weight[g])
+
+      return jax.lax.map(one, (condition, group))
+
+    _PROGRAMS[predict] = jax.jit(means)
+  return _PROGRAMS[predict]
+
+
+def score(
+  config,
+  truth: targets.Targets,
+  name: str,
+  members: tuple[int, ...],
+  predicted: np.ndarray,
+  control: np.ndarray | None = None,
+) -> Scored:
+  """Computes every metric of one model.
+
+  Args:
+    config: the run's config.
+    truth: see Targets.
+    name: for tables.
+    members: [members] numbers.
+    predicted: [members, V, pairs, genes] means.
+    control: [V, groups, genes] the prediction's own control means; those of
+      the source cells by default.
+  """
+  control = truth.source_mean if control is None else control
+  values: dict[tuple[str, str, str], np.ndarray] = {}
+  for v in range(predicted.shape[1]):
+    table = _table(
+      config,
+      truth,
+      predicted[:, v],
+      truth.observed[v],
+      control[v][truth.group],
+      truth.control[v][truth.group],
+    )
+    for key, value in table.items():
+      # A pair counts where every version is defined.
+      values[key] = values.get(key, 0.0) + value / predicted.shape[1]
+  return Scored(name, members, values, predicted.mean((0, 1)))
+
+
+def _table(config, truth, predicted, observed, predicted_control, control):
+  """Calls the metrics library; returns {(aggregate, genes, metric): [m, p]}."""
+  table = metrics.table(
+    jnp.asarray(predicted),
+    jnp.asarray(observed),
+    jnp.asarray(control),
+    predicted_control=jnp.asarray(predicted_control),
+    groups=jnp.asarray(truth.group, jnp.int32),
+    gene_masks={
+      'all': None,
+      f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes),
+    },
+    rank_denominator=config.eval.rank_denominator,
+    r2_swapped=config.eval.r2_swapped,
+  )
+  return {key: np.asarray(value) for key, value in table.items()}
+
+
+def score_ceiling(config, truth: targets.Targets) -> Scored:
+  """Scores one half of the real cells against the other, both ways round."""
+  values: dict[tuple[str, str, str], np.ndarray] = {}
+  for v in (0, 1):
+    table = _table(
+      config,
+      truth,
+      truth.replicate[1 - v][None],
+      truth.replicate[v],
+      truth.replicate_control[1 - v][truth.group],
+      truth.replicate_control[v][truth.group],
+    )
+    for key, value in table.items():
+      values[key] = values.get(key, 0.0) + value / 2
+  return Scored(CEILING, (-1,), values, None)
+
+
+def score_baselines(
+  config,
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  truth: targets.Targets,
+  *,
+  skip: str = '',
+) -> list[Scored]:
+  """Fits and scores the baselines of config.eval.baselines.
+
+  Args:
+    config: the run's config.
+    data: the dataset.
+    spec: its static facts.
+    truth: see Targets.
+    skip: name of a baseline that is the trained model itself.
+  """
+  kinds = [k for k in config.eval.baselines if k != skip]
+  if not kinds:
+    return []
+  programs = {}
+  for kind in kinds:
+    options = ml_collections.ConfigDict(
+      {**baselines.default_config(), 'kind': kind}
+    )
+    programs[kind] = baselines.make(options, spec)
+
+  # One program for all of them: compiling, not computing, is what they cost.
+  @jax.jit
+  def every(data, consts, key, rows, weight, condition, group):
+    fit_data = statistics.FitData(data, statistics.pair_means(data, data.train))
+    out = {}
+    for kind, model in programs.items():
+      params = model.fit({}, key, fit_data, consts[kind])
+
+      def one(pair, model=model, params=params, kind=kind):
+        version, c, g = pair
+        source = arrays.gather(data.cells, rows[version, g])
+        where = arrays.conditions_at(data, c[None], g[None])
+        cells = model.predict(params, None, source, where, consts[kind])
+        return weight[version, g] @ cells / jnp.sum(weight[version, g])
+
+      out[kind] = jax.lax.map(one, (version_of, condition, group))
+    return out
+
+  num_versions, num_pairs = len(truth.source), len(truth.condition)
+  version_of = jnp.repeat(jnp.arange(num_versions), num_pairs)
+  means = every(
+    data,
+    {kind: model.consts for kind, model in programs.items()},
+    rng.stream(rng.root(config.seed), rng.FIT),
+    jnp.asarray(truth.source),
+    jnp.asarray(truth.source_weight),
+    jnp.tile(jnp.asarray(truth.condition, jnp.int32), num_versions),
+    jnp.tile(jnp.asarray(truth.group, jnp.int32), num_versions),
+  )
+  return [
+    score(
+      config,
+      truth,
+      kind,
+      (-1,),
+      np.asarray(means[kind]).reshape(1, num_versions, num_pairs, -1),
+    )
+    for kind in kinds
+  ]
+
+
+def predict_cells(
+  config,
+  model: types.Model,
+  params: types.Params,
+  consts: Sequence[types.Consts],
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  truth: targets.Targets,
+  members: Sequence[int],
+) -> dict[str, Any]:
+  """Predicts cells of the held-out pairs, for predictions.h5ad."""
+  unknown = unknown_pairs(model, spec, truth)
+  known = [p for p in range(len(truth.condition)) if p not in unknown]
+  requests = [(int(truth.condition[p]), int(truth.group[p])) for p in known]
+  count = config.eval.saved_cells
+  rows = [
+    truth.source[0, g][truth.source_weight[0, g] > 0][:count]
+    for _, g in requests
+  ]
+  return cells_of(
+    config, model, params, consts, data, spec, requests, rows, members
+  )
+
+
+def cells_of(
+  config,
+  model: types.Model,
+  params: types.Params,
+  consts: Sequence[types.Consts],
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  requests: Sequence[tuple[int, int]],
+  rows: Sequence[np.ndarray],
+  members: Sequence[int],
+) -> dict[str, Any]:
+  """Predicts cells, one block for each request.
+
+  Args:
+    config, model, params, consts, data, spec, members: see `run`.
+    requests: (condition, group) ids.
+    rows: for each request, the control rows that the cells come from.
+
+  Returns:
+    Keyword arguments of predictions.write_predictions.
+  """
+
+  @jax.jit
+  def cells(params, consts, data, rows, condition, group):
+    source = arrays.gather(data.cells, rows)
+    where = arrays.conditions_at(data, condition[None], group[None])
+    return model.predict(params, None, source, where, consts)
+
+  width = max((len(r) for r in rows), default=1)
+  blocks, spreads = [], []
+  for (c, g), found in zip(requests, rows):
+    padded = np.resize(found, width)
+    each = np.stack(
+      [
+        np.asarray(
+          cells(
+            _member(params, k),
+            consts[k],
+            data,
+            jnp.asarray(padded, jnp.int32),
+            jnp.int32(c),
+            jnp.int32(g),
+          )
+        )[: len(found)]
+        for k in range(len(members))
+      ]
+    )
+    blocks.append(each.mean(0))
+    spreads.append(each.std(0, ddof=1) if len(each) > 1 else 0 * each[0])
+  flat = np.concatenate([*rows, np.zeros(0, np.int32)]).astype(int)
+  sizes = [len(r) for r in rows]
+  empty = np.zeros((0, spec.num_genes), np.float32)
+  columns = {
+    'condition': np.repeat(
+      [spec.conditions.names[c] for c, _ in requests], sizes
+    ),
+    **{
+      key: np.repeat([spec.groups[g][k] for _, g in requests], sizes)
+      for k, (key, _) in enumerate(spec.covariates)
+    },
+    'control_cell': spec.cell_names[flat],
+  }
+  return {
+    'values': np.concatenate([*blocks, empty]),
+    'spread': np.concatenate([*spreads, empty]) if len(members) > 1 else None,
+    'columns': columns,
+    'genes': spec.genes,
+    'provenance': provenance(config, spec, members),
+  }
+
+
+def provenance(config, spec: types.DataSpec, members) -> dict[str, Any]:
+  """Returns what a reader needs to know where predictions came from."""
+  return {
+    'model': display_name(config),
+    'dataset': spec.name,
+    'data_fingerprint': spec.fingerprint,
+    'split_sha256': spec.split.sha256,
+    'members': [int(m) for m in members],
+    'scale': 'counts' if config.data.use_counts else 'log1p',
+  }
+
+
+def _write_profiles(path, spec, truth, scored) -> None:
+  """Writes the mean profiles that the report draws."""
+  shown = [s for s in scored if s.means is not None]
+  names = [
+    f'{spec.conditions.names[c]}|{spec.group_name(g)}'
+    for c, g in zip(truth.condition, truth.group)
+  ]
+  predictions.write_arrays(
+    path,
+    pairs=np.asarray(names, dtype=np.str_),
+    models=np.asarray([s.name for s in shown], dtype=np.str_),
+    genes=np.asarray(spec.genes, dtype=np.str_),
+    observed=truth.whole,
+    control=truth.whole_control[truth.group],
+    predicted=np.stack([s.means for s in shown]).astype(np.float16),
+  )

@@ -1,0 +1,205 @@
+"""Tables of scores: tidy values, summaries with intervals, the console."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pertjax import metrics, types, writers
+from pertjax.targets import Targets
+
+METRIC_COLUMNS = (
+  'model', 'seed', 'split', 'regime', 'covariate', 'condition', 'aggregate',
+  'genes', 'metric', 'value', 'cells',
+)  # fmt: skip
+SUMMARY_COLUMNS = (
+  'model', 'split', 'regime', 'aggregate', 'genes', 'metric', 'mean', 'low',
+  'high', 'seeds', 'seed_sd', 'conditions', 'dropped', 'direction', 'best',
+)  # fmt: skip
+ALL = 'all'
+
+
+def _number(value: float) -> str:
+  """Formats a value so that it is read back as it was in float32."""
+  return '' if np.isnan(value) else f'{value:.9g}'
+
+
+def write_metrics(
+  path: pathlib.Path,
+  config,
+  spec: types.DataSpec,
+  truth: Targets,
+  scored: Sequence[Any],
+) -> None:
+  """Writes eval/metrics.csv: a line for each model, seed, pair and metric."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(METRIC_COLUMNS)
+  pairs = [
+    (
+      truth.regime[p],
+      spec.group_name(int(truth.group[p])),
+      spec.conditions.names[int(truth.condition[p])],
+      int(truth.cells[p]),
+    )
+    for p in range(len(truth.condition))
+  ]
+  split = config.eval.split
+  for model in scored:
+    for (aggregate, genes, metric), values in model.values.items():
+      for member, row in zip(model.members, values):
+        for (regime, group, condition, cells), value in zip(pairs, row):
+          writer.writerow(
+            (
+              model.name, member, split, regime, group, condition, aggregate,
+              genes, metric, _number(value), cells,
+            )
+          )  # fmt: skip
+  writers.write_text(path, buffer.getvalue())
+
+
+def summarise(
+  config, truth: Targets, scored: Sequence[Any]
+) -> list[dict[str, Any]]:
+  """Returns a row for each model, regime and metric, with its interval.
+
+  The mean is over pairs, of the mean over seeds; the interval is a bootstrap
+  over pairs. A pair whose value is not defined is counted in 'dropped'.
+  """
+  regime = np.asarray(truth.regime)
+  regimes = sorted(set(truth.regime))
+  rows = []
+  for model in scored:
+    keys = list(model.values)
+    stacked = np.stack([model.values[k] for k in keys])
+    for name in (ALL, *regimes):
+      chosen = np.ones(len(regime), bool) if name == ALL else regime == name
+      values = stacked[:, :, chosen]
+      with np.errstate(invalid='ignore'):
+        averaged = values.mean(1)
+      interval = metrics.bootstrap(
+        averaged, key=config.eval.seed, num=config.eval.bootstrap
+      )
+      for k, (aggregate, genes, metric) in enumerate(keys):
+        defined = ~np.isnan(averaged[k])
+        seeds = values[k][:, defined].mean(1) if defined.any() else None
+        entry = metrics.get(metric)
+        rows.append(
+          {
+            'model': model.name,
+            'split': config.eval.split,
+            'regime': name,
+            'aggregate': aggregate,
+            'genes': genes,
+            'metric': metric,
+            'mean': averaged[k][defined].mean() if defined.any() else np.nan,
+            'low': float(interval.low[k]),
+            'high': float(interval.high[k]),
+            'seeds': len(model.members),
+            'seed_sd': (
+              seeds.std(ddof=1)
+              if seeds is not None and len(seeds) > 1
+              else np.nan
+            ),
+            'conditions': int(defined.sum()),
+            'dropped': int((~defined).sum()),
+            'direction': entry.direction,
+            'best': entry.best,
+            'closed': model.members == (-1,),
+          }
+        )
+  return rows
+
+
+def write_summary(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+  """Writes eval/summary.csv."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator='\n')
+  writer.writerow(SUMMARY_COLUMNS)
+  for row in rows:
+    writer.writerow(
+      _number(v) if isinstance(v, (float, np.floating)) else v
+      for v in (row[c] for c in SUMMARY_COLUMNS)
+    )
+  writers.write_text(path, buffer.getvalue())
+
+
+def columns(config) -> tuple[tuple[str, str, str], ...]:
+  """Returns the columns of the console's table; the first one sorts it."""
+  first = tuple(config.eval.leaderboard)
+  others = (
+    ('delta', f'top{config.eval.top_genes}', 'pearson'),
+    ('logfc', 'all', 'cosine'),
+    ('logfc', 'all', 'cosine_rank'),
+    ('average', 'all', 'rmse'),
+  )
+  return (first, *(c for c in others if c != first))
+
+
+def lines(config, rows: Sequence[dict[str, Any]]) -> list[str]:
+  """Returns the leaderboard as lines of text, a table for each regime."""
+  shown = columns(config)
+  regimes = list(dict.fromkeys(r['regime'] for r in rows))
+  if len(regimes) == 2:
+    # 'all' and the only regime are the same numbers.
+    regimes = regimes[1:]
+  out = []
+  for regime in regimes:
+    cells = {
+      (r['model'], r['aggregate'], r['genes'], r['metric']): r
+      for r in rows
+      if r['regime'] == regime
+    }
+    out += ['', *_table(config, regime, shown, cells), '']
+  return out
+
+
+def _table(config, regime, shown, cells) -> list[str]:
+  models = list(dict.fromkeys(key[0] for key in cells))
+  first = [cells[(m, *shown[0])] for m in models]
+  sign = -1 if first[0]['direction'] == 'higher' else 1
+  order = sorted(
+    range(len(models)),
+    key=lambda i: (np.isnan(first[i]['mean']), sign * first[i]['mean']),
+  )
+  arrow = {'higher': '↑', 'lower': '↓'}
+  head = ['model', 'seeds', 'n'] + [
+    f'{a} {m}{"" if g == "all" else " " + g} {arrow[cells[(models[0], a, g, m)]["direction"]]}'  # noqa: E501
+    for a, g, m in shown
+  ]
+  body = []
+  for i in order:
+    row = first[i]
+    dropped = f' (-{row["dropped"]})' if row['dropped'] else ''
+    seeds = '-' if row['closed'] else str(row['seeds'])
+    line = [models[i], seeds, f'{row["conditions"]}{dropped}']
+    line.append(_with_interval(row))
+    line += [_short(cells[(models[i], *c)]['mean']) for c in shown[1:]]
+    body.append(line)
+  widths = [max(len(r[c]) for r in [head, *body]) for c in range(len(head))]
+
+  def pad(row):
+    left = row[0].ljust(widths[0])
+    return '  '.join([left, *(t.rjust(w) for t, w in zip(row[1:], widths[1:]))])
+
+  title = (
+    f'{config.eval.split} split, regime {regime}: mean over conditions with '
+    '95% bootstrap interval'
+  )
+  rule = '-' * len(pad(head))
+  return [title, rule, pad(head), rule, *(pad(r) for r in body), rule]
+
+
+def _short(value: float) -> str:
+  return '–' if np.isnan(value) else f'{value:.3f}'
+
+
+def _with_interval(row) -> str:
+  if np.isnan(row['mean']):
+    return 'undefined'
+  return f'{row["mean"]:.3f} [{row["low"]:.3f}, {row["high"]:.3f}]'
