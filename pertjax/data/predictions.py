@@ -131,44 +131,47 @@ def read_means(
   names = adata.var_names
   if convention.gene_names and convention.gene_names in adata.var:
     names = adata.var[convention.gene_names]
-  column = {str(name): i for i, name in enumerate(names)}
-  lacking = [g for g in spec.genes if g not in column]
-  if lacking:
-    raise ValueError(
-      f'{path} lacks {len(lacking)} of {spec.num_genes} genes: '
-      f'{gene_lib.listing(lacking)}; it has {gene_lib.listing(column)}'
-    )
-  order = [column[g] for g in spec.genes]
+  order = _gene_order([str(name) for name in names], spec.genes, path)
   notes = []
-  if order != list(range(len(column))):
+  if order != list(range(len(names))):
     notes.append(f'{path.name}: genes were reordered by name')
   matrix = sparse.csr_matrix(adata.X)[:, order]
   if not np.isfinite(matrix.data).all():
     count = int((~np.isfinite(matrix.data)).sum())
     raise ValueError(f'{path}: {count} values are NaN or infinite')
-  conditions, ids = conventions.parse(
-    adata.obs[label],
-    adata.obs[convention.dose_key]
-    if convention.dose_key and convention.dose_key in adata.obs
-    else None,
-    convention=convention,
-  )
-  values = [adata.obs[k].astype(str).to_numpy() for k in keys]
-  pair_names = [
-    (conditions.names[i], tuple(v[cell] for v in values))
-    for cell, i in enumerate(ids)
-  ]
-  pairs = sorted(set(pair_names))
+  values = [adata.obs[k].astype(str) for k in keys]
+  named = list(zip(_condition_names(adata, label, convention), zip(*values)))
+  if not keys:
+    named = [(name, ()) for name in _condition_names(adata, label, convention)]
+  pairs = sorted(set(named))
   index = {pair: i for i, pair in enumerate(pairs)}
-  membership = sparse.csr_matrix(
-    (
-      np.ones(len(pair_names)),
-      ([index[p] for p in pair_names], np.arange(len(pair_names))),
+  rows = [index[pair] for pair in named]
+  membership = sparse.csr_matrix((np.ones(len(rows)), (rows, range(len(rows)))))
+  means = (membership @ matrix).toarray() / membership.sum(1)
+  means = np.asarray(means, np.float32)
+  return Means({pair: means[i] for pair, i in index.items()}, tuple(notes))
+
+
+def _gene_order(found, wanted, path) -> list[int]:
+  """Returns the columns of the wanted genes."""
+  column = {name: i for i, name in enumerate(found)}
+  lacking = [g for g in wanted if g not in column]
+  if lacking:
+    raise ValueError(
+      f'{path} lacks {len(lacking)} of {len(wanted)} genes: '
+      f'{gene_lib.listing(lacking)}; it has {gene_lib.listing(found)}'
     )
-  )
-  sums = (membership @ matrix).toarray()
-  means = sums / np.asarray(membership.sum(1)).reshape(-1, 1)
-  return Means(
-    {pair: means[i].astype(np.float32) for pair, i in index.items()},
-    tuple(notes),
-  )
+  return [column[g] for g in wanted]
+
+
+def _condition_names(adata, label, convention) -> list[str]:
+  """Returns the canonical name of each cell's condition."""
+  labels = adata.obs[label]
+  if 'pertjax' in adata.uns:
+    # Our own file: names are canonical, whatever the data's convention.
+    return labels.astype(str).tolist()
+  doses = None
+  if convention.dose_key and convention.dose_key in adata.obs:
+    doses = adata.obs[convention.dose_key]
+  conditions, ids = conventions.parse(labels, doses, convention=convention)
+  return [conditions.names[i] for i in ids]

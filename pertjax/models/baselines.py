@@ -106,8 +106,8 @@ def make(config, spec: types.DataSpec) -> types.Model:
     shift = shift_of(params, condition) * shifts.is_perturbed(condition)
     if kind == 'pca_arithmetic':
       center, basis = params['center'], params['basis']
-      latent = (source - center) @ basis.T + shift @ basis.T
-      return latent @ basis + center
+      latent = (source - center[None]) @ basis.T + shift @ basis.T
+      return latent @ basis + center[None]
     return source + shift
 
   return types.Model(
@@ -151,7 +151,7 @@ def principal_components(
     rows = jax.random.choice(key_rows, rows, (_PCA_CELLS,), replace=False)
   x = arrays.gather(data.cells, rows)
   center = jnp.mean(x, axis=0)
-  x = x - center
+  x = x - center[None]
   width = min(components + 10, *x.shape)
   basis = jax.random.normal(key_start, (x.shape[1], width))
   for _ in range(4):
@@ -174,7 +174,7 @@ def gene_scores(
   """
   centred = profiles - jnp.mean(profiles, axis=0, keepdims=True)
   left, values, right = jnp.linalg.svd(centred, full_matrices=False)
-  return (left * values)[:, :components], right[:components].T
+  return (left * values[None])[:, :components], right[:components].T
 
 
 def ridge_map(
@@ -261,4 +261,4 @@ def predict_ridge(
 ) -> jax.Array:
   """Returns the shifts [queries, genes]; see fit_ridge."""
   embedded = _embed(fitted['embedding'], condition.perturbations)
-  return embedded @ fitted['core'].T @ fitted['genes'].T + fitted['center']
+  return embedded @ fitted['core'].T @ fitted['genes'].T + fitted['center'][None]

@@ -1,0 +1,355 @@
+"""Bootstrap confidence intervals over conditions, and over seeds as well.
+
+A benchmark's number is a mean over a few dozen conditions; how far it would
+move with other conditions of the same kind is what these intervals say.
+
+The default is BCa (Efron 1987, https://doi.org/10.2307/2289144) with the levels
+widened for small samples (Hesterberg 2015, section 4.3,
+https://doi.org/10.1080/00031305.2015.1089789). It was chosen by its coverage of
+a 95 % interval for the mean, 1,500 repeats, standard error 0.6 points:
+
+  values              n    percentile   BCa    widened percentile   widened BCa
+  normal              10      90.5      90.6          94.8             94.7
+  normal              30      93.2      93.1          94.5             94.7
+  exponential         10      85.6      86.5          89.3             90.9
+  exponential         30      91.7      93.0          93.7             94.7
+  exponential         60      93.3      93.6          93.9             94.2
+  beta(5, 1.2)        30      93.1      93.5          94.5             94.9
+  60 % zeros          10      88.5      91.3          92.2             94.7
+  60 % zeros          30      92.9      95.2          94.5             96.7
+
+With fewer than ten values every interval here is too short for skewed ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pertjax import rng
+from pertjax.metrics import registry
+from pertjax.types import Array
+
+STATISTICS = ('mean', 'median')
+METHODS = ('bca', 'percentile')
+DESIGNS = ('crossed', 'nested')
+
+# Numbers drawn at once: bounds memory, sets no result.
+_DRAWN = 1 << 22
+
+
+class Interval(NamedTuple):
+  """A confidence interval.
+
+  Attributes:
+    low: [...]; NaN where fewer than two values were there to resample.
+    high: [...].
+    estimate: [...] statistic of the values themselves.
+    used: int [...] conditions that had a value.
+    dropped: int [...] conditions that had none (NaN), left out of the others.
+  """
+
+  low: Array
+  high: Array
+  estimate: Array
+  used: Array
+  dropped: Array
+
+
+def bootstrap(
+  values: Array,
+  key: Array | int,
+  *,
+  num: int = 2000,
+  level: float = 0.95,
+  statistic: str = 'mean',
+  method: str = 'bca',
+  widen: bool = True,
+) -> Interval:
+  """Resamples conditions.
+
+  All leading entries see the same draws, so that the difference of two models'
+  values is resampled as a pair: pass the differences for their interval.
+
+  Args:
+    values: [..., conditions]; NaN entries are counted and left out.
+    key: a key, consumed, or an int seed.
+    num: replicates.
+    level: nominal coverage.
+    statistic: 'mean' or 'median'.
+    method: 'bca', or 'percentile' for the plain quantiles.
+    widen: corrects the levels for small samples; False gives the textbook
+      form of either method.
+
+  Returns:
+    See `Interval`; its fields are [...].
+
+  Raises:
+    ValueError: when an option is not one of those named.
+  """
+  registry.check_choice('statistic', statistic, STATISTICS)
+  values = _checked(values, 1, num, level, method)
+  low, high, estimate, used = _bootstrap(
+    values.reshape(-1, values.shape[-1]),
+    _key(key),
+    num=num,
+    level=level,
+    statistic=statistic,
+    method=method,
+    widen=widen,
+  )
+  return _shaped(low, high, estimate, used, values.shape[-1], values.shape[:-1])
+
+
+def hierarchical(
+  values: Array,
+  key: Array | int,
+  *,
+  num: int = 2000,
+  level: float = 0.95,
+  method: str = 'bca',
+  widen: bool = True,
+  design: str = 'crossed',
+) -> Interval:
+  """Resamples conditions and then seeds; for the mean of condition means.
+
+  Args:
+    values: [..., conditions, seeds]. A condition's mean is over the seeds that
+      have a value; conditions without any are counted and left out.
+    key: a key, consumed, or an int seed.
+    num: replicates.
+    level: nominal coverage.
+    method: as in `bootstrap`.
+    widen: as in `bootstrap`; by the number of conditions.
+    design: 'crossed' where a seed is one training run that predicted all
+      conditions: its luck is shared, and a replicate draws the same seeds for
+      all (pigeonhole bootstrap, Owen 2007,
+      https://doi.org/10.1214/07-AOAS122). 'nested' draws them anew for each
+      condition, for repeats that have nothing in common.
+
+  Returns:
+    See `Interval`. Resampling S seeds sees (S - 1) / S of their variance: with
+    five seeds that matter more than conditions do, the interval is too short.
+
+  Raises:
+    ValueError: when an option is not one of those named.
+  """
+  registry.check_choice('design', design, DESIGNS)
+  values = _checked(values, 2, num, level, method)
+  low, high, estimate, used = _hierarchical(
+    values.reshape(-1, *values.shape[-2:]),
+    _key(key),
+    num=num,
+    level=level,
+    method=method,
+    widen=widen,
+    crossed=design == 'crossed',
+  )
+  return _shaped(low, high, estimate, used, values.shape[-2], values.shape[:-2])
+
+
+def _checked(
+  values: Array, axes: int, num: int, level: float, method: str
+) -> Array:
+  registry.check_choice('method', method, METHODS)
+  if num < 1 or not 0 < level < 1:
+    raise ValueError(
+      f'num is {num} and level {level}; allowed: num >= 1, 0 < level < 1'
+    )
+  values = jnp.asarray(values)
+  if values.ndim < axes or 0 in values.shape[-axes:]:
+    raise ValueError(
+      f'values must be [..., {", ".join(("conditions", "seeds")[:axes])}] and '
+      f'not empty; the shape is {values.shape}'
+    )
+  return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def _key(key: Array | int) -> Array:
+  if isinstance(key, numbers.Integral):
+    return rng.stream(rng.root(int(key)), rng.BOOTSTRAP)
+  return key
+
+
+def _shaped(low, high, estimate, used, conditions, lead) -> Interval:
+  fields = (low, high, estimate, used, conditions - used)
+  return Interval(*(field.reshape(lead) for field in fields))
+
+
+# ----------------------------------------------------------------------------
+# Replicates. Rows are compacted first: values in front, NaN behind, so that a
+# draw below `used` is a draw of a value.
+
+
+def _compact(missing: Array, values: Array) -> tuple[Array, Array]:
+  """Sorts axis 1 of values by `missing` [rows, conditions], keeping order."""
+  order = jnp.argsort(missing, axis=1, stable=True)
+  order = order.reshape(*order.shape, *(1,) * (values.ndim - 2))
+  return jnp.take_along_axis(values, order, axis=1), jnp.sum(~missing, axis=1)
+
+
+def _draw(key: Array, used: Array, conditions: int) -> Array:
+  """Draws positions below used [rows], int [rows, conditions]."""
+  share = jax.random.uniform(key, (1, conditions))
+  top = jnp.maximum(used[:, None] - 1, 0)
+  return jnp.minimum((share * used[:, None]).astype(jnp.int32), top)
+
+
+def _statistic(values: Array, used: Array, statistic: str) -> Array:
+  """Mean or median of the first `used` values of each row, [rows]."""
+  position = jnp.arange(values.shape[1])[None, :]
+  inside = position < used[:, None]
+  if statistic == 'mean':
+    return jnp.sum(jnp.where(inside, values, 0), axis=1) / used
+  ordered = jnp.sort(jnp.where(inside, values, jnp.inf), axis=1)
+  middle = jnp.stack([(used - 1) // 2, used // 2], axis=1)
+  middle = jnp.take_along_axis(ordered, jnp.maximum(middle, 0), axis=1)
+  return jnp.where(used > 0, jnp.mean(middle, axis=1), jnp.nan)
+
+
+def _replicates(function, key: Array, num: int, width: int) -> Array:
+  """Maps function(key) over replicates, some at once, [num, rows]."""
+  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num))
+  at_once = max(1, min(num, _DRAWN // max(width, 1)))
+  return jax.lax.map(function, keys, batch_size=at_once)
+
+
+@functools.partial(
+  jax.jit, static_argnames=('num', 'level', 'statistic', 'method', 'widen')
+)
+def _bootstrap(values, key, *, num, level, statistic, method, widen):
+  values, used = _compact(jnp.isnan(values), values)
+
+  def replicate(key):
+    drawn = _draw(key, used, values.shape[1])
+    drawn = jnp.take_along_axis(values, drawn, axis=1)
+    return _statistic(drawn, used, statistic)
+
+  replicates = _replicates(replicate, key, num, values.size)
+  estimate = _statistic(values, used, statistic)
+  # The jackknife, which gives the acceleration, is inconsistent for a median
+  # (Efron 1979): 0 there, which leaves the correction for bias.
+  skew = _acceleration(values, used) if statistic == 'mean' else 0 * estimate
+  low, high = _limits(
+    replicates, estimate, skew, used, level=level, method=method, widen=widen
+  )
+  return low, high, estimate, used
+
+
+@functools.partial(
+  jax.jit, static_argnames=('num', 'level', 'method', 'widen', 'crossed')
+)
+def _hierarchical(values, key, *, num, level, method, widen, crossed):
+  seeds = values.shape[2]
+  known = ~jnp.isnan(values)
+  values, used = _compact(~jnp.any(known, axis=2), values)
+  plain = _mean_of_known(values, jnp.full(values.shape[:2], jnp.nan))
+
+  def replicate(key):
+    first, second = jax.random.split(key)
+    drawn = _draw(first, used, values.shape[1])
+    shape = (1, 1, seeds) if crossed else (1, values.shape[1], seeds)
+    which = jax.random.randint(second, shape, 0, seeds)
+    centre = jnp.take_along_axis(plain, drawn, axis=1)
+    rows = jnp.take_along_axis(values, drawn[:, :, None], axis=1)
+    rows = jnp.take_along_axis(rows, jnp.broadcast_to(which, rows.shape), 2)
+    # A condition without a value in the drawn seeds keeps its own mean.
+    return _statistic(_mean_of_known(rows, centre), used, 'mean')
+
+  replicates = _replicates(replicate, key, num, values.size)
+  estimate = _statistic(plain, used, 'mean')
+  low, high = _limits(
+    replicates,
+    estimate,
+    _acceleration(plain, used),
+    used,
+    level=level,
+    method=method,
+    widen=widen,
+  )
+  return low, high, estimate, used
+
+
+def _mean_of_known(values: Array, otherwise: Array) -> Array:
+  known = ~jnp.isnan(values)
+  number = jnp.sum(known, axis=-1)
+  mean = jnp.sum(jnp.where(known, values, 0), axis=-1) / jnp.maximum(number, 1)
+  return jnp.where(number > 0, mean, otherwise)
+
+
+# ----------------------------------------------------------------------------
+# From replicates to limits.
+
+
+def _acceleration(values: Array, used: Array) -> Array:
+  """Returns BCa's acceleration for a mean: skewness / (6 sqrt(n)), [rows]."""
+  inside = jnp.arange(values.shape[1])[None, :] < used[:, None]
+  centre = _statistic(values, used, 'mean')
+  rest = jnp.where(inside, values - centre[:, None], 0)
+  # The scale cancels; without it the cube of a small value underflows.
+  scale = jnp.max(jnp.abs(rest), axis=1, keepdims=True)
+  rest = rest / jnp.where(scale > 0, scale, 1)
+  squares = jnp.sum(rest**2, axis=1)
+  flat = squares == 0
+  cubes = jnp.sum(rest**3, axis=1)
+  return jnp.where(flat, 0, cubes / (6 * jnp.where(flat, 1, squares) ** 1.5))
+
+
+def _student(normal: float, freedom: Array) -> Array:
+  """Quantile of Student's t from that of the normal distribution.
+
+  Abramowitz and Stegun 26.7.5, four terms: within 0.1 % at 97.5 % from five
+  degrees of freedom on, and low below, where the resampled range is the limit.
+  """
+  z, v = normal, freedom
+  return (
+    z
+    + (z**3 + z) / (4 * v)
+    + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+  )
+
+
+def _limits(
+  replicates: Array,
+  estimate: Array,
+  acceleration: Array,
+  used: Array,
+  *,
+  level: float,
+  method: str,
+  widen: bool,
+) -> tuple[Array, Array]:
+  """Takes the limits from replicates [num, rows]."""
+  num = replicates.shape[0]
+  normal = jax.scipy.special.ndtri(jnp.asarray((1 + level) / 2, estimate.dtype))
+  n = jnp.maximum(used, 2).astype(estimate.dtype)
+  if widen:
+    reach = _student(normal, n - 1) * jnp.sqrt(n / (n - 1))
+  else:
+    reach = jnp.broadcast_to(normal, n.shape)
+  z = jnp.stack([-reach, reach])
+  if method == 'bca':
+    below = jnp.mean(replicates < estimate[None, :], axis=0)
+    below += jnp.mean(replicates == estimate[None, :], axis=0) / 2
+    below = jnp.clip(below, 0.5 / num, 1 - 0.5 / num)
+    bias = jax.scipy.special.ndtri(below)[None, :]
+    shifted = bias + z
+    turn = 1 - acceleration[None, :] * shifted
+    # Beyond its pole the formula changes sign; the limit there is the range.
+    z = jnp.where(
+      turn > 0,
+      bias + shifted / jnp.where(turn > 0, turn, 1),
+      jnp.sign(shifted) * jnp.inf,
+    )
+  place = jax.scipy.special.ndtr(z) * (num - 1)
+  lower = jnp.floor(place).astype(jnp.int32)
+  upper = jnp.minimum(lower + 1, num - 1)
+  ordered = jnp.sort(replicates, axis=0)
+  a, b = (jnp.take_along_axis(ordered, at, axis=0) for at in (lower, upper))
+  limits = jnp.where(used[None, :] > 1, a + (b - a) * (place - lower), jnp.nan)
+  return limits[0], limits[1]

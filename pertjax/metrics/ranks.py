@@ -1,0 +1,410 @@
+"""How well a prediction is told apart from the predictions of other conditions.
+
+For every condition the predictions of its covariate group are ordered by how
+close they come to the observed condition; the rank is the place of its own,
+divided by the number of predictions (PerturBench, arXiv:2408.10609, section 4).
+0 is best and 0.5 is chance. All pairs are compared by matrix products.
+
+Ties. PerturBench shuffles before it sorts, without a seed. Here a tie counts
+half (the mid-rank), which is the expected value of that shuffle: equal
+predictions for all conditions give (n - 1) / (2 n) with its denominator n and
+exactly 0.5 with n - 1. Distances that differ by less than their own rounding
+error are ties as well (`tolerance`), or the last bit of a matrix product would
+decide the rank of a model that predicts the same for everything.
+
+NaN. What cannot be compared sorts last, as in PerturBench: a NaN prediction
+loses against every number and ties with other NaN. A model whose predictions
+are all NaN therefore ranks as chance does; the metric itself stays NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from pertjax.metrics import pseudobulk, registry
+from pertjax.types import Array
+
+METRICS = ('rmse', 'mse', 'mae', 'cosine', 'pearson', 'r2')
+DENOMINATORS = ('n', 'n-1')
+TIES = {'mid': 0.5, 'optimistic': 0.0, 'pessimistic': 1.0}
+
+# Error of one computed distance in units of the last place of the squares that
+# it is a sum of.
+_UNITS = 4.0
+
+# Full float32 on every device: TF32 keeps 10 bits, which reorders neighbours.
+_dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+# ----------------------------------------------------------------------------
+# All pairs. Every metric is a distance first, smaller is closer, together with
+# how far rounding may have moved it: 1 - cosine keeps digits that cosine lost.
+
+
+def _centre(reference: Array) -> Array:
+  """Returns the mean reference, [1, genes], whatever is not finite aside."""
+  finite = jnp.where(jnp.isfinite(reference), reference, 0)
+  return jnp.mean(finite, axis=0, keepdims=True)
+
+
+def _unit_error(dtype: jnp.dtype) -> float:
+  return _UNITS * float(jnp.finfo(dtype).eps)
+
+
+def _squared(a: Array, b: Array) -> tuple[Array, Array]:
+  """Returns |a_i - b_j|^2 and its error, both [predicted, reference].
+
+  The mean reference is taken from both sides first: distances stay, and the
+  expression that all conditions share costs no digits.
+  """
+  centre = _centre(b)
+  a, b = a - centre, b - centre
+  norms = jnp.sum(a * a, axis=-1)[:, None] + jnp.sum(b * b, axis=-1)[None, :]
+  squared = jnp.maximum(norms - 2 * _dot(a, b.T), 0)
+  return squared, norms * _unit_error(a.dtype)
+
+
+def _same_genes(
+  predicted: Array,
+  reference: Array,
+  mask: Array | None,
+  metric: str,
+  swapped: bool,
+) -> tuple[Array, Array]:
+  """Distances when all pairs are compared on the same genes."""
+  rows = [
+    (x, None if mask is None else jnp.broadcast_to(mask[None, :], x.shape))
+    for x in (predicted, reference)
+  ]
+  if metric == 'r2':
+    side = 0 if swapped else 1
+    spread = jnp.sum(jnp.square(pseudobulk.centred(*rows[side])), axis=-1)
+    scale = jnp.expand_dims(jnp.where(spread == 0, jnp.nan, spread), 1 - side)
+  elif metric in ('cosine', 'pearson'):
+    # |u - v|^2 / 2 = 1 - u.v for u and v of length 1.
+    scale = 2.0
+    if metric == 'pearson':
+      rows = [(pseudobulk.centred(*row), row[1]) for row in rows]
+    rows = [(pseudobulk.unit(*row), row[1]) for row in rows]
+  else:
+    counted = predicted.shape[1] if mask is None else jnp.sum(mask)
+    scale = jnp.asarray(counted, predicted.dtype)
+  a, b = (x if m is None else jnp.where(m, x, 0) for x, m in rows)
+  squared, error = _squared(a, b)
+  return squared / scale, error / scale
+
+
+def _own_genes(
+  predicted: Array,
+  reference: Array,
+  mask: Array,
+  metric: str,
+  swapped: bool,
+) -> tuple[Array, Array]:
+  """Distances when every reference brings the genes it is compared on.
+
+  With w_j the genes of reference j, sums over them are products as well:
+  sum_g w_jg (a_ig - b_jg)^2 = (a^2 w')_ij - 2 (a (w b)')_ij + (w b^2)_j.
+  """
+  weights = mask.astype(predicted.dtype).T
+  # 0 x NaN is NaN: what does not count must not reach the products.
+  finite = jnp.isfinite(predicted)
+  broken = _dot((~finite).astype(weights.dtype), weights) > 0
+  predicted = jnp.where(finite, predicted, 0)
+  number = pseudobulk.gene_count(reference, mask).T
+  unit_error = _unit_error(predicted.dtype)
+
+  def scatter(rows, raw):
+    """Sums of squares around the mean; NaN where rounding is all of them."""
+    around = raw - jnp.square(_dot(rows, weights)) / number
+    return jnp.where(around > unit_error * raw, around, jnp.nan)
+
+  # A constant per row changes no scatter; taking it away first saves digits.
+  level = predicted - jnp.mean(predicted, axis=-1, keepdims=True)
+  if metric in ('cosine', 'pearson'):
+    if metric == 'pearson':
+      a, b = level, pseudobulk.centred(reference, mask)
+    else:
+      a, b = predicted, jnp.where(mask, reference, 0)
+    a, b = (x / jnp.max(jnp.abs(x), axis=-1, keepdims=True) for x in (a, b))
+    raw = _dot(a * a, weights)
+    spread = scatter(a, raw) if metric == 'pearson' else raw
+    norms = jnp.sqrt(spread * jnp.sum(b * b, axis=-1)[None, :])
+    distance = 1 - jnp.clip(_dot(a, b.T) / norms, -1, 1)
+    error = unit_error * (1 + raw / spread)
+  else:
+    centre = _centre(reference)
+    a, b = predicted - centre, jnp.where(mask, reference - centre, 0)
+    norms = _dot(a * a, weights) + jnp.sum(b * b, axis=-1)[None, :]
+    distance = jnp.maximum(norms - 2 * _dot(a, b.T), 0)
+    scale = number
+    if metric == 'r2' and swapped:
+      scale = scatter(level, _dot(level * level, weights))
+    elif metric == 'r2':
+      own = pseudobulk.centred(reference, mask)
+      scale = jnp.sum(own * own, axis=-1)[None, :]
+      scale = jnp.where(scale == 0, jnp.nan, scale)
+    distance, error = distance / scale, norms * unit_error / scale
+  return jnp.where(broken, jnp.nan, distance), error
+
+
+def _absolute(
+  predicted: Array, reference: Array, mask: Array | None
+) -> tuple[Array, Array]:
+  """Mean absolute differences: no product gives them, so row by row."""
+
+  def one(row):
+    other, genes = row
+    error = jnp.abs(predicted - other[None, :])
+    if genes is not None:
+      genes = jnp.broadcast_to(genes[None, :], error.shape)
+    return pseudobulk.gene_sum(error, genes) / pseudobulk.gene_count(
+      error, genes
+    )
+
+  if mask is not None:
+    mask = jnp.broadcast_to(mask, reference.shape)
+  distance = jax.lax.map(one, (reference, mask))[..., 0].T
+  return distance, distance * _unit_error(distance.dtype)
+
+
+def _distances(
+  predicted: Array,
+  reference: Array,
+  mask: Array | None,
+  metric: str,
+  swapped: bool,
+) -> tuple[Array, Array]:
+  """Checks the arguments; returns distances and their errors."""
+  registry.check_choice('metric', metric, METRICS)
+  predicted, reference = jnp.asarray(predicted), jnp.asarray(reference)
+  shapes = predicted.shape, reference.shape
+  if any(len(s) != 2 for s in shapes) or shapes[0][1] != shapes[1][1]:
+    raise ValueError(
+      'predicted and reference must be [conditions, genes] with the same '
+      f'genes; shapes: {shapes[0]}, {shapes[1]}'
+    )
+  if mask is not None:
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool or mask.shape not in (shapes[1], shapes[1][1:]):
+      raise ValueError(
+        f'mask must be boolean, {shapes[1][1:]} or {shapes[1]}; it is '
+        f'{mask.dtype} {mask.shape}'
+      )
+  dtype = pseudobulk.wide(predicted, reference)
+  predicted, reference = predicted.astype(dtype), reference.astype(dtype)
+  if metric == 'mae':
+    return _absolute(
+      predicted, reference, mask if mask is None else jnp.atleast_2d(mask)
+    )
+  if mask is not None and mask.ndim == 2:
+    return _own_genes(predicted, reference, mask, metric, swapped)
+  return _same_genes(predicted, reference, mask, metric, swapped)
+
+
+@functools.partial(jax.jit, static_argnames=('metric', 'swapped'))
+def pairwise(
+  predicted: Array,
+  reference: Array,
+  *,
+  metric: str,
+  mask: Array | None = None,
+  swapped: bool = False,
+) -> Array:
+  """Compares every prediction with every reference.
+
+  Args:
+    predicted: [predicted, genes].
+    reference: [reference, genes].
+    metric: one of METRICS, static; each as the function of that name in
+      pseudobulk.
+    mask: bool [genes], or [reference, genes]: the genes that each reference is
+      compared on.
+    swapped: for 'r2', see `pseudobulk.r2`.
+
+  Returns:
+    [predicted, reference]. Distances of rows that are equal, or nearly, are
+    exact to the rounding of the squares they are made of only; take the
+    functions of pseudobulk for the value of a matched pair.
+
+  Raises:
+    ValueError: when the metric is unknown or a shape does not fit.
+  """
+  distance, _ = _distances(predicted, reference, mask, metric, swapped)
+  if metric == 'rmse':
+    return jnp.sqrt(distance)
+  if metric in ('cosine', 'pearson'):
+    return 1 - jnp.minimum(distance, 2)
+  return 1 - distance if metric == 'r2' else distance
+
+
+# ----------------------------------------------------------------------------
+# Ranks.
+
+
+def _count(
+  matrix: Array,
+  direction: str,
+  groups: Array | None,
+  transposed: bool,
+  tolerance: Array | float,
+) -> tuple[Array, Array, Array]:
+  """Counts the competitors that are closer, as close, and all, [conditions]."""
+  registry.check_choice('direction', direction, registry.DIRECTIONS)
+  matrix = jnp.asarray(matrix)
+  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    raise ValueError(
+      'ranks need a square matrix, prediction i and reference i of the same '
+      f'condition; its shape is {matrix.shape}'
+    )
+  number = matrix.shape[0]
+  if groups is not None and jnp.shape(groups) != (number,):
+    raise ValueError(
+      f'groups must be [{number}], one for each condition; its shape is '
+      f'{jnp.shape(groups)}'
+    )
+  tolerance = jnp.where(jnp.isfinite(matrix), tolerance, 0)
+  if transposed:
+    matrix, tolerance = matrix.T, tolerance.T
+  if direction == 'higher':
+    matrix = -matrix
+  own = jnp.diagonal(matrix)[None, :]
+  within = tolerance + jnp.diagonal(tolerance)[None, :]
+  unknown = jnp.isnan(matrix)
+  own_unknown = jnp.isnan(own)
+  tied = (matrix == own) | (jnp.abs(matrix - own) <= within)
+  closer = (matrix < own) & ~tied
+  tied |= unknown & own_unknown
+  closer |= ~unknown & own_unknown
+  others = ~jnp.eye(number, dtype=bool)
+  if groups is not None:
+    groups = jnp.asarray(groups)
+    others &= groups[:, None] == groups[None, :]
+  return tuple(
+    jnp.sum(others & which, axis=0) for which in (closer, tied, others)
+  )
+
+
+def rank(
+  matrix: Array,
+  *,
+  direction: str,
+  groups: Array | None = None,
+  denominator: str = 'n',
+  transposed: bool = False,
+  ties: str = 'mid',
+  tolerance: Array | float = 0.0,
+) -> Array:
+  """Ranks each condition's own prediction among those of its group.
+
+  Args:
+    matrix: [conditions, conditions], predictions in rows, references in
+      columns, the same conditions in the same order.
+    direction: 'lower' for distances, 'higher' for similarities.
+    groups: int [conditions]; only conditions of the same group compete.
+    denominator: 'n' as in PerturBench's first release and published tables, or
+      'n-1' as in its paper (equation 2) and later code.
+    transposed: False orders predictions by closeness to one reference. True
+      orders references by closeness to one prediction.
+    ties: 'mid' counts half of them, 'optimistic' none, 'pessimistic' all.
+    tolerance: scalar or [conditions, conditions], how far each entry may be
+      from its exact value; entries that could be equal tie.
+
+  Returns:
+    [conditions], 0 best. A condition alone in its group has rank 0 with
+    denominator 'n' and NaN with 'n-1': there is nothing to tell it from.
+
+  Raises:
+    ValueError: when an option is unknown or a shape does not fit.
+  """
+  registry.check_choice('denominator', denominator, DENOMINATORS)
+  registry.check_choice('ties', ties, TIES)
+  closer, tied, others = _count(
+    matrix, direction, groups, transposed, tolerance
+  )
+  place = closer + TIES[ties] * tied
+  return place / (others + 1 if denominator == 'n' else others)
+
+
+def num_ties(
+  matrix: Array,
+  *,
+  groups: Array | None = None,
+  transposed: bool = False,
+  tolerance: Array | float = 0.0,
+) -> Array:
+  """Counts the competitors as close as the own prediction, int [conditions].
+
+  Arguments as in `rank`. Report it beside a rank: where it is not 0, the ties
+  rule had a part in the number.
+  """
+  return _count(matrix, 'lower', groups, transposed, tolerance)[1]
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=('metric', 'swapped', 'denominator', 'transposed', 'ties'),
+)
+def perturbation_rank(
+  predicted: Array,
+  observed: Array,
+  *,
+  metric: str,
+  groups: Array | None = None,
+  mask: Array | None = None,
+  swapped: bool = False,
+  denominator: str = 'n-1',
+  transposed: bool = False,
+  ties: str = 'mid',
+) -> Array:
+  """Ranks predictions by a metric: `pairwise` and `rank` in one.
+
+  The rounding error of the distances is known here and serves as the
+  tolerance of ties.
+
+  Args:
+    predicted: [conditions, genes].
+    observed: [conditions, genes], the same conditions.
+    metric: one of METRICS, static.
+    groups: see `rank`, and so are the options that are not named here.
+    mask: bool [genes], or [conditions, genes]: the genes on which predictions
+      are compared with each observed condition.
+    swapped: for 'r2', see `pseudobulk.r2`.
+    denominator: see `rank`.
+    transposed: see `rank`; takes no mask of [conditions, genes].
+    ties: see `rank`.
+
+  Returns:
+    [conditions].
+  """
+  if transposed and mask is not None and jnp.ndim(mask) == 2:
+    raise ValueError(
+      'a transposed rank compares one prediction with many references and '
+      f'needs one mask for all, [genes]; its shape is {jnp.shape(mask)}'
+    )
+  distance, error = _distances(predicted, observed, mask, metric, swapped)
+  return rank(
+    distance,
+    direction='lower',
+    groups=groups,
+    denominator=denominator,
+    transposed=transposed,
+    ties=ties,
+    tolerance=error,
+  )
+
+
+for _name in METRICS:
+  registry.metric(
+    name=f'{_name}_rank',
+    best=0.0,
+    chance=0.5,
+    direction='lower',
+    reference=(
+      'PerturBench (arXiv:2408.10609), equation 2, with mid-ranks; Systema '
+      'and others call 1 - rank of a distance centroid accuracy'
+    ),
+  )(functools.partial(perturbation_rank, metric=_name))

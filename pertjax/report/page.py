@@ -1,0 +1,250 @@
+"""Build report.html from a run directory."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import pathlib
+from typing import Any
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from pertjax.report import facts, notes, pack, read, scores, verdict
+
+FILE = 'report.html'
+# Scatter plots get what the rest of the page leaves of this.
+MAX_BYTES = 4_900_000
+_MEMBER_KEYS = ('member', 'seed', 'status', 'best_step')
+_STYLE = 'style.css'
+_SCRIPTS = (
+  'base.js',
+  'state.js',
+  'board.js',
+  'matrix.js',
+  'conditions.js',
+  'scatter.js',
+  'curves.js',
+  'start.js',
+)
+
+
+def write(workdir: pathlib.Path, *, title: str | None = None) -> pathlib.Path:
+  """Writes report.html into a run directory and returns its path.
+
+  The same inputs give the same bytes. The file appears whole or not at all.
+
+  Args:
+    workdir: a run directory; any of its files may be missing.
+    title: heading of the page; the dataset and the directory by default.
+
+  Raises:
+    FileNotFoundError: there is no run in `workdir`.
+    ValueError: a file is corrupt; the message names it.
+  """
+  workdir = pathlib.Path(workdir)
+  run = read.read_run(workdir)
+  text = render(run, name=workdir.resolve().name, title=title)
+  path = workdir / FILE
+  partial = workdir / f'.{FILE}.{os.getpid()}.partial'
+  try:
+    partial.write_text(text, encoding='utf-8', newline='\n')
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+  return path
+
+
+def render(run: read.Run, *, name: str, title: str | None = None) -> str:
+  """Returns the page of a run.
+
+  Args:
+    run: see read.read_run.
+    name: of the run.
+    title: heading; made from the dataset and the name by default.
+  """
+  axes = scores.make_axes(run)
+  table = scores.make_scores(run.summary, axes) if run.summary else None
+  grids = {}
+  if run.metrics:
+    found = run.metrics.text['split'][0]
+    grids = {
+      split: scores.make_grid(run.metrics, axes, split)
+      for split in axes.splits
+      if split in found
+    }
+  extra: list[str] = []
+  data = _payload(run, axes, table, grids, extra)
+  env = run.env or {}
+  dataset = str(env.get('dataset') or 'unknown dataset')
+  context = {
+    'title': title or f'{dataset}: {name}',
+    'heading': title or dataset,
+    'dataset': dataset,
+    'name': name,
+    'env': env,
+    'missing': run.missing,
+    'facts': facts.counts(env),
+    'verdict': facts.verdicts(axes, table, grids),
+    'split': facts.split(run.split_summary),
+    'members': facts.members(run, axes, grids),
+    'config': run.config,
+    'hash_agrees': facts.hash_agrees(run),
+    'scripts': _SCRIPTS,
+  }
+
+  def page(profiles, left_out):
+    return _fill(
+      {
+        **context,
+        'notes': notes.collect(run, axes, table, grids, [*extra, *left_out]),
+        'data': _script_json({**data, 'profiles': profiles}),
+      }
+    )
+
+  text = page(None, [])
+  if run.profiles is None:
+    return text
+  room = MAX_BYTES - len(text.encode()) - 20_000 - _names_size(run.profiles)
+  profiles, note = pack.pack_profiles(run.profiles, max(room, 0))
+  return page(profiles, [note] if note else [])
+
+
+def _payload(
+  run: read.Run,
+  axes: scores.Axes,
+  table: dict[str, np.ndarray] | None,
+  grids: dict[str, scores.Grid],
+  extra: list[str],
+) -> dict[str, Any]:
+  """Returns what the page's script draws from, without the profiles."""
+  data: dict[str, Any] = {
+    'models': [
+      {'name': name, 'kind': kind, 'primary': i == axes.primary}
+      for i, (name, kind) in enumerate(zip(axes.models, axes.kinds))
+    ],
+    'splits': axes.splits,
+    'regimes': axes.regimes,
+    'combos': axes.combos,
+    'directions': axes.directions,
+    'bests': axes.bests,
+    'headline': verdict.headline_combo(axes) if axes.combos else None,
+    'scores': table
+    and {key: pack.plain(value) for key, value in table.items()},
+    'grids': [None] * len(axes.splits),
+    'differences': [None] * len(axes.splits),
+    'curves': run.curves and pack.pack_curves(run.curves),
+    'members': [
+      {
+        key: member.get(key)
+        for key in ('member', 'seed', 'status', 'best_step')
+      }
+      for member in (run.env or {}).get('members') or ()
+    ],
+  }
+  if data['curves'] and data['curves']['thinned']:
+    extra.append(
+      'Learning curves are thinned to the least and greatest value of each '
+      'stretch of steps.'
+    )
+  budget, left_out = pack.GRID_BYTES, 0
+  for s, split in enumerate(axes.splits):
+    if split not in grids:
+      continue
+    data['grids'][s], budget, out = pack.pack_grid(grids[split], axes, budget)
+    left_out += out
+    if table:
+      data['differences'][s] = _differences(
+        axes, table['mean'][s], grids[split]
+      )
+  if left_out:
+    extra.append(
+      f'Single conditions are shown for the first '
+      f'{len(grids) * len(axes.combos) - left_out} of '
+      f'{len(grids) * len(axes.combos)} metrics, to keep this page small; all '
+      'are in eval/metrics.csv.'
+    )
+  return data
+
+
+def _differences(
+  axes: scores.Axes, means: np.ndarray, grid: scores.Grid
+) -> dict[str, Any]:
+  """Compares every model with the best baseline of each combination.
+
+  Args:
+    axes: names.
+    means: [regimes, models, combos].
+    grid: single values.
+  """
+  rivals = np.array(
+    [
+      [
+        scores.best_of(
+          means[r, :, c], axes.baselines, axes.directions.get(combo[2])
+        )
+        for c, combo in enumerate(axes.combos)
+      ]
+      for r in range(len(axes.regimes))
+    ]
+  )
+  parts = []
+  for r, regime in enumerate(axes.regimes):
+    mask = grid.in_regime(regime)
+    conditions = tuple(np.array(grid.conditions)[mask].tolist())
+    parts.append(
+      scores.paired_differences(grid.values[..., mask], rivals[r], conditions)
+    )
+  return {
+    'rivals': pack.pack(rivals.astype(np.int16)),
+    **{
+      key: pack.pack(np.stack([getattr(p, key) for p in parts]).astype('f4'))
+      for key in scores.Differences._fields
+    },
+  }
+
+
+def _names_size(profiles: read.Profiles) -> int:
+  """Returns how much the names of genes and pairs can take."""
+  names = (*profiles.genes, *profiles.pairs, *profiles.models)
+  return sum(len(_script_json(name)) + 1 for name in names)
+
+
+def _script_json(value: Any) -> str:
+  """Returns JSON that can stand inside a script element."""
+  text = json.dumps(value, separators=(',', ':'), allow_nan=False)
+  for character in '<>&':
+    text = text.replace(character, f'\\u{ord(character):04x}')
+  return text
+
+
+def _shown(value: Any) -> str:
+  """Returns a value of a configuration as text."""
+  return value if isinstance(value, str) else json.dumps(value)
+
+
+def _fill(context: dict[str, Any]) -> str:
+  """Fills the template; every value is escaped unless it is our own file."""
+  files = importlib.resources.files('pertjax.report')
+
+  def own(name):
+    return markupsafe.Markup(files.joinpath(name).read_text(encoding='utf-8'))
+
+  environment = jinja2.Environment(
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['shown'] = _shown
+  template = environment.from_string(own('template.html'))
+  return template.render(
+    {
+      **context,
+      'data': markupsafe.Markup(context['data']),
+      'style': own(_STYLE),
+      'scripts': [own(name) for name in context['scripts']],
+    }
+  )

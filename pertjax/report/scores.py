@@ -1,0 +1,404 @@
+"""Turn the tables of a run into the axes, values and differences it shows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pertjax.report import read
+
+CEILING = 'ceiling'
+ALL = 'all'
+# What is shown first; names that are not here follow in the order of the file.
+SPLIT_ORDER = ('test', 'val', 'train')
+AGGREGATE_ORDER = ('delta', 'logfc', 'average')
+GENES_ORDER = ('all', 'top20')
+METRIC_ORDER = ('pearson', 'cosine', 'r2', 'rmse', 'mse', 'mae')
+METRIC_ORDER += tuple(f'{name}_rank' for name in METRIC_ORDER)
+
+_HIGHER = ('higher', 'max', 'maximize', 'maximise', 'up')
+_LOWER = ('lower', 'min', 'minimize', 'minimise', 'down')
+
+# Resamples of the bootstrap; the Monte Carlo error of an end of the interval
+# is then near 3% of its width.
+NUM_RESAMPLES = 2000
+# With fewer conditions the percentile bootstrap is far too narrow.
+FEWEST_CONDITIONS = 5
+
+
+class Axes(NamedTuple):
+  """The names along every axis, in the order of the page.
+
+  Attributes:
+    models: names: the run's own model, trained ones, baselines, the ceiling.
+    kinds: [models] 'trained', 'baseline' or 'ceiling'.
+    primary: index of the model that the run is about, or -1 if there is none.
+    splits, groups: names.
+    regimes: names; the first is 'all'.
+    combos: (aggregate, genes, metric) that occur.
+    directions: {metric: 'higher' or 'lower'}, of the better value.
+    bests: {metric: its best value}.
+  """
+
+  models: tuple[str, ...]
+  kinds: tuple[str, ...]
+  primary: int
+  splits: tuple[str, ...]
+  regimes: tuple[str, ...]
+  combos: tuple[tuple[str, str, str], ...]
+  directions: dict[str, str]
+  bests: dict[str, float]
+
+  @property
+  def baselines(self) -> list[int]:
+    """Models that the primary one has to beat."""
+    return [
+      i
+      for i, kind in enumerate(self.kinds)
+      if kind == 'baseline' and i != self.primary
+    ]
+
+
+class Grid(NamedTuple):
+  """All values of one split, dense; NaN where undefined or absent.
+
+  Attributes:
+    conditions, groups, regimes: [pairs] names.
+    cells: [pairs] number of observed cells, NaN where unknown.
+    runs: [runs] (model, member), member -1 for closed forms.
+    members: [runs, combos, pairs].
+    values: [models, combos, pairs], mean over members.
+  """
+
+  conditions: tuple[str, ...]
+  groups: tuple[str, ...]
+  regimes: tuple[str, ...]
+  cells: np.ndarray
+  runs: tuple[tuple[int, int], ...]
+  members: np.ndarray
+  values: np.ndarray
+
+  def in_regime(self, regime: str) -> np.ndarray:
+    """Returns a bool [pairs] mask; 'all' is every pair."""
+    return np.array([regime in (ALL, name) for name in self.regimes], bool)
+
+
+class Differences(NamedTuple):
+  """Paired differences between each model and a rival, over pairs.
+
+  Attributes:
+    mean: [models, combos] over the pairs where both are defined.
+    low, high: [models, combos] 95% bootstrap interval, NaN where there are
+      fewer than FEWEST_CONDITIONS conditions.
+    pairs: [models, combos] how many pairs both have.
+  """
+
+  mean: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  pairs: np.ndarray
+
+
+def make_axes(run: read.Run) -> Axes:
+  """Collects the names along every axis of a run's tables.
+
+  Raises:
+    ValueError: a direction in eval/summary.csv is not known, or a metric has
+      two of them.
+  """
+  tables = [table for table in (run.summary, run.metrics) if table]
+  found = _names(tables, 'model')
+  if run.profiles:
+    found += [name for name in run.profiles.models if name not in found]
+  primary = _own_model(run, found)
+  kinds = {name: _kind(run, name, primary) for name in found}
+  rank = ('trained', 'baseline', CEILING)
+  models = sorted(
+    kinds, key=lambda name: (name != primary, rank.index(kinds[name]), name)
+  )
+  regimes = [name for name in _names(tables, 'regime') if name != ALL]
+  combos = {combo for table in tables for combo in _combos(table)[0]}
+  orders = (
+    _ordered(_names(tables, 'aggregate'), AGGREGATE_ORDER),
+    _ordered(_names(tables, 'genes'), GENES_ORDER),
+    _ordered(_names(tables, 'metric'), METRIC_ORDER),
+  )
+  directions, bests = _directions(run.summary) if run.summary else ({}, {})
+  return Axes(
+    models=tuple(models),
+    kinds=tuple(kinds[name] for name in models),
+    primary=models.index(primary) if primary in models else -1,
+    splits=tuple(_ordered(_names(tables, 'split'), SPLIT_ORDER)),
+    regimes=(ALL, *sorted(regimes)),
+    combos=tuple(
+      sorted(
+        combos,
+        key=lambda c: tuple(order.index(x) for order, x in zip(orders, c)),
+      )
+    ),
+    directions=directions,
+    bests=bests,
+  )
+
+
+def make_scores(summary: read.Table, axes: Axes) -> dict[str, np.ndarray]:
+  """Spreads eval/summary.csv over dense arrays, NaN where there is no row.
+
+  Returns:
+    {column: float64 [splits, regimes, models, combos]} for the number columns.
+
+  Raises:
+    ValueError: two rows have the same place, or a regime is not in `axes`.
+  """
+  index = []
+  for column, names in (
+    ('split', axes.splits),
+    ('regime', axes.regimes),
+    ('model', axes.models),
+  ):
+    own, codes = summary.text[column]
+    index.append(np.array([names.index(name) for name in own], int)[codes])
+  combos, codes = _combos(summary)
+  index.append(np.array([axes.combos.index(c) for c in combos], int)[codes])
+  shape = tuple(map(len, (axes.splits, axes.regimes, axes.models, axes.combos)))
+  flat = np.ravel_multi_index(index, shape)
+  if len(np.unique(flat)) != len(flat):
+    place = np.unravel_index(np.flatnonzero(np.bincount(flat) > 1)[0], shape)
+    s, r, m, c = map(int, place)
+    raise ValueError(
+      f'eval/summary.csv: two rows for model {axes.models[m]!r}, split '
+      f'{axes.splits[s]!r}, regime {axes.regimes[r]!r}, '
+      f'{"/".join(axes.combos[c])}'
+    )
+  scores = {}
+  for column in (
+    'mean',
+    'low',
+    'high',
+    'seeds',
+    'seed_sd',
+    'conditions',
+    'dropped',
+  ):
+    dense = np.full(shape, np.nan)
+    dense.reshape(-1)[flat] = summary.numbers[column]
+    scores[column] = dense
+  return scores
+
+
+def make_grid(table: read.Table, axes: Axes, split: str) -> Grid:
+  """Spreads the rows of one split over runs, combos and pairs.
+
+  Raises:
+    ValueError: two rows give the same model, seed, combination and condition.
+  """
+  names, codes = table.text['split']
+  rows = codes == names.index(split) if split in names else codes < 0
+  keys = ('condition', 'covariate', 'regime')
+  labels = [np.array(table.text[k][0])[table.text[k][1][rows]] for k in keys]
+  pairs, pair = _unique_rows(labels)
+
+  model_names, model_codes = table.text['model']
+  places = np.array([axes.models.index(name) for name in model_names])
+  runs, run = _unique_rows(
+    [places[model_codes[rows]], table.numbers['seed'][rows].astype(int)]
+  )
+  combo_names, combo_codes = _combos(table)
+  places = np.array([axes.combos.index(combo) for combo in combo_names])
+  combo = places[combo_codes[rows]]
+
+  shape = (len(runs), len(axes.combos), len(pairs))
+  flat = np.ravel_multi_index((run, combo, pair), shape)
+  if len(np.unique(flat)) != len(flat):
+    first = int(np.flatnonzero(np.bincount(flat) > 1)[0])
+    r, c, p = np.unravel_index(first, shape)
+    raise ValueError(
+      'eval/metrics.csv: two rows for model '
+      f'{axes.models[runs[r][0]]!r}, seed {runs[r][1]}, split {split!r}, '
+      f'{"/".join(axes.combos[c])}, {pairs[p]}'
+    )
+  members = np.full(shape, np.nan)
+  values = table.numbers['value'][rows]
+  members.reshape(-1)[flat] = np.where(np.isfinite(values), values, np.nan)
+  cells = np.full(len(pairs), np.nan)
+  cells[pair] = table.numbers['cells'][rows]
+  model_of = np.array([model for model, _ in runs], int)
+  return Grid(
+    conditions=tuple(condition for condition, _, _ in pairs),
+    groups=tuple(group for _, group, _ in pairs),
+    regimes=tuple(regime for _, _, regime in pairs),
+    cells=cells,
+    runs=tuple(runs),
+    members=members,
+    values=np.stack(
+      [
+        mean(members[model_of == model], axis=0)
+        for model in range(len(axes.models))
+      ]
+    ),
+  )
+
+
+def mean(values: np.ndarray, axis: int) -> np.ndarray:
+  """Returns the mean of the finite values along an axis, NaN without any."""
+  finite = np.isfinite(values)
+  count = finite.sum(axis)
+  total = np.where(finite, values, 0).sum(axis)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def paired_differences(
+  values: np.ndarray, rivals: np.ndarray, conditions: tuple[str, ...]
+) -> Differences:
+  """Compares models condition by condition.
+
+  The percentile bootstrap (Efron 1979) resamples conditions, with all their
+  groups together: one perturbation in two cell lines is not two independent
+  observations.
+
+  Args:
+    values: [models, combos, pairs], NaN where undefined.
+    rivals: int [combos], the model that the others are compared with; -1 for
+      none.
+    conditions: [pairs] names.
+  """
+  num_models, num_combos, num_pairs = values.shape
+  if not num_pairs:
+    nothing = np.full((num_models, num_combos), np.nan)
+    return Differences(nothing, nothing, nothing, np.zeros(nothing.shape, int))
+  rival = np.take_along_axis(
+    values, np.maximum(rivals, 0)[None, :, None], axis=0
+  )
+  rival = np.where((rivals >= 0)[None, :, None], rival, np.nan)
+  # [pairs, models * combos], so that resampling is one matrix product.
+  gaps = (values - rival).reshape(num_models * num_combos, num_pairs).T
+  both = np.isfinite(gaps)
+  gaps = np.where(both, gaps, 0)
+  count = both.sum(0)
+
+  names, cluster = np.unique(np.array(conditions, str), return_inverse=True)
+  of_cluster = np.eye(len(names))[cluster]  # [pairs, conditions]
+  num_clusters = (of_cluster.T @ both > 0).sum(0)
+  # A constant, so that the same tables give the same page.
+  draws = np.random.default_rng(0).multinomial(
+    len(names), np.full(len(names), 1 / max(len(names), 1)), NUM_RESAMPLES
+  )
+  total = draws @ (of_cluster.T @ gaps)  # [resamples, models * combos]
+  weight = draws @ (of_cluster.T @ both)
+  enough = num_clusters >= FEWEST_CONDITIONS
+  low, high = np.full((2, len(count)), np.nan)
+  if enough.any():
+    # A resample may hold none of the conditions where both are defined.
+    resampled = np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
+    low[enough], high[enough] = np.nanquantile(
+      resampled[:, enough], [0.025, 0.975], axis=0
+    )
+  average = np.where(count > 0, gaps.sum(0) / np.maximum(count, 1), np.nan)
+  shape = (num_models, num_combos)
+  return Differences(
+    mean=average.reshape(shape),
+    low=low.reshape(shape),
+    high=high.reshape(shape),
+    pairs=count.reshape(shape),
+  )
+
+
+def best_of(
+  scores: np.ndarray, candidates: list[int], direction: str | None
+) -> int:
+  """Returns the candidate with the best score, or -1 if none has one.
+
+  Args:
+    scores: [models], NaN where undefined.
+    candidates: models to choose from; the first wins a tie.
+    direction: 'higher' or 'lower'; None chooses nothing.
+  """
+  known = [i for i in candidates if np.isfinite(scores[i])]
+  if not known or direction is None:
+    return -1
+  sign = 1 if direction == 'higher' else -1
+  return max(known, key=lambda i: sign * scores[i])
+
+
+def _own_model(run: read.Run, names: list[str]) -> str | None:
+  """Returns the name under which the configured model is in the tables."""
+  model = (run.config or {}).get('model')
+  name = model.get('name') if isinstance(model, dict) else None
+  if not isinstance(name, str):
+    return None
+  return next((n for n in (name, name.split('.')[-1]) if n in names), None)
+
+
+def _kind(run: read.Run, name: str, primary: str | None) -> str:
+  if name == CEILING:
+    return CEILING
+  if run.metrics:
+    names, codes = run.metrics.text['model']
+    if name in names:
+      seeds = run.metrics.numbers['seed'][codes == names.index(name)]
+      return 'baseline' if (seeds == -1).all() else 'trained'
+  # Without single values nothing tells which models were trained, other than
+  # that this run trains its own.
+  return 'trained' if name == primary else 'baseline'
+
+
+def _names(tables: list[read.Table], column: str) -> list[str]:
+  return list(dict.fromkeys(n for t in tables for n in t.text[column][0]))
+
+
+def _ordered(names: list[str], first: tuple[str, ...]) -> list[str]:
+  return [n for n in first if n in names] + [n for n in names if n not in first]
+
+
+def _combos(table: read.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
+  """Returns the (aggregate, genes, metric) that occur, and [rows] codes."""
+  columns = [table.text[key] for key in ('aggregate', 'genes', 'metric')]
+  shape = tuple(max(len(names), 1) for names, _ in columns)
+  flat = np.ravel_multi_index([codes for _, codes in columns], shape)
+  unique, codes = np.unique(flat, return_inverse=True)
+  places = np.unravel_index(unique, shape)
+  combos = [
+    tuple(columns[axis][0][place] for axis, place in enumerate(combo))
+    for combo in zip(*places)
+  ]
+  return combos, codes
+
+
+def _unique_rows(columns: list[np.ndarray]) -> tuple[list[tuple], np.ndarray]:
+  """Returns the distinct rows of some columns, sorted, and [rows] codes."""
+  parts = [np.unique(column, return_inverse=True) for column in columns]
+  shape = tuple(max(len(names), 1) for names, _ in parts)
+  flat = np.ravel_multi_index([codes for _, codes in parts], shape)
+  unique, codes = np.unique(flat, return_inverse=True)
+  places = np.unravel_index(unique, shape)
+  rows = [
+    tuple(parts[axis][0][place].item() for axis, place in enumerate(row))
+    for row in zip(*places)
+  ]
+  return rows, codes
+
+
+def _directions(summary: read.Table) -> tuple[dict[str, str], dict[str, float]]:
+  metrics, metric_codes = summary.text['metric']
+  texts, text_codes = summary.text['direction']
+  directions, bests = {}, {}
+  for m, d in sorted(set(zip(metric_codes.tolist(), text_codes.tolist()))):
+    word = texts[d].strip().lower()
+    if word not in _HIGHER + _LOWER:
+      raise ValueError(
+        f'eval/summary.csv: direction {texts[d]!r} of {metrics[m]!r} is not '
+        f'known, expected one of {", ".join(_HIGHER + _LOWER)}'
+      )
+    direction = 'higher' if word in _HIGHER else 'lower'
+    if directions.setdefault(metrics[m], direction) != direction:
+      raise ValueError(
+        f'eval/summary.csv: metric {metrics[m]!r} has two directions'
+      )
+  best = summary.numbers['best']
+  for m, name in enumerate(metrics):
+    known = best[metric_codes == m]
+    known = known[np.isfinite(known)]
+    if len(known):
+      bests[name] = float(known[0])
+  return directions, bests

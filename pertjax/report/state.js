@@ -1,0 +1,138 @@
+// What is shown, where its numbers are, and the menus that choose it.
+
+const sizes = {
+  splits: data.splits.length,
+  regimes: data.regimes.length,
+  models: data.models.length,
+  combos: data.combos.length,
+};
+const start = data.combos[data.headline] || ['', '', ''];
+const state = {
+  split: 0,
+  regime: 0,
+  aggregate: start[0],
+  genes: start[1],
+  metric: start[2],
+  model: 0,
+  rival: -1,
+  pair: null,
+  sort: 'mean',
+  turned: false,
+};
+
+function comboIndex(aggregate, genes, metric) {
+  return data.combos.findIndex(
+    (c) => c[0] === aggregate && c[1] === genes && c[2] === metric,
+  );
+}
+
+const current = () => comboIndex(state.aggregate, state.genes, state.metric);
+const direction = (metric) =>
+  Object.hasOwn(data.directions, metric) ? data.directions[metric] : null;
+const goodness = (metric) => (direction(metric) === 'lower' ? -1 : 1);
+
+function score(column, m, c, r = state.regime) {
+  if (!data.scores) return null;
+  const row = (state.split * sizes.regimes + r) * sizes.models + m;
+  return data.scores[column][row * sizes.combos + c];
+}
+
+function difference(m, c) {
+  const packed = data.differences[state.split];
+  if (!packed) return null;
+  const rival = unpack(packed.rivals)[state.regime * sizes.combos + c];
+  const place = (state.regime * sizes.models + m) * sizes.combos + c;
+  const [mean, low, high, pairs] = ['mean', 'low', 'high', 'pairs'].map(
+    (key) => unpack(packed[key])[place],
+  );
+  return { rival, mean, low, high, pairs };
+}
+
+// [{member, value}] of one model, seed by seed.
+function memberScores(m, c) {
+  const grid = data.grids[state.split];
+  if (!grid) return [];
+  const values = unpack(grid.members);
+  return grid.runs
+    .map(([model, member], i) => ({
+      model,
+      member,
+      value: values[(state.regime * grid.runs.length + i) * sizes.combos + c],
+    }))
+    .filter((run) => run.model === m && known(run.value));
+}
+
+function models() {
+  return data.models.map((_, m) => m);
+}
+
+// Best first, undefined last.
+function byScore(c) {
+  const sign = goodness(data.combos[c][2]);
+  const value = (m) => score('mean', m, c);
+  return models().sort((a, b) => {
+    if (known(value(a)) && known(value(b))) return sign * (value(b) - value(a));
+    return known(value(b)) - known(value(a));
+  });
+}
+
+function regimeWords() {
+  return state.regime === 0 ? 'all regimes' : data.regimes[state.regime];
+}
+
+function directionWords(metric) {
+  const way = direction(metric);
+  if (!way) return '';
+  const best = Object.hasOwn(data.bests, metric)
+    ? `, ${number(data.bests[metric], 0)} is best`
+    : '';
+  return `${way} is better${best}`;
+}
+
+// Toolbar
+
+function menu(label, key, options) {
+  const select = h('select', {
+    onchange: (event) => {
+      state[key] = event.target.value;
+      if (key === 'split' || key === 'regime') state[key] = Number(state[key]);
+      settle(key);
+      update();
+    },
+  });
+  for (const [value, text] of options) {
+    select.append(h('option', { value, selected: state[key] === value }, text));
+  }
+  return h('label', {}, label, select);
+}
+
+// Not every metric exists for every quantity: keeps the choice possible.
+function settle(changed) {
+  if (current() >= 0) return;
+  const keep = { aggregate: 0, genes: 1, metric: 2 }[changed];
+  const wanted = [state.aggregate, state.genes, state.metric];
+  const fits = data.combos.filter(
+    (c) => keep === undefined || c[keep] === wanted[keep],
+  );
+  const agreement = (c) => c.filter((x, i) => x === wanted[i]).length;
+  fits.sort((a, b) => agreement(b) - agreement(a));
+  if (fits.length) [state.aggregate, state.genes, state.metric] = fits[0];
+}
+
+function drawToolbar() {
+  if (!sizes.combos) return;
+  const distinct = (i) => [...new Set(data.combos.map((c) => c[i]))];
+  const split = data.splits.map((name, i) => [i, name]);
+  const regimes = data.regimes.map((name, i) => [i, name]);
+  document.getElementById('toolbar').replaceChildren(
+    h(
+      'div',
+      {},
+      menu('Metric', 'metric', distinct(2).map((x) => [x, metricWords(x)])),
+      menu('of', 'aggregate', distinct(0).map((x) => [x, aggregateWords(x)])),
+      menu('over', 'genes', distinct(1).map((x) => [x, genesWords(x)])),
+      menu('Regime', 'regime', regimes),
+      split.length > 1 ? menu('Split', 'split', split) : null,
+    ),
+  );
+}
