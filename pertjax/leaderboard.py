@@ -83,7 +83,7 @@ def summarise(
       with np.errstate(invalid='ignore'):
         averaged = values.mean(1)
       interval = metrics.bootstrap(
-        averaged, key=config.eval.seed, num=config.eval.bootstrap
+        averaged, config.eval.seed, num=config.eval.bootstrap
       )
       for k, (aggregate, genes, metric) in enumerate(keys):
         defined = ~np.isnan(averaged[k])
@@ -172,9 +172,16 @@ def _table(config, regime, shown, cells) -> list[str]:
     f'{a} {m}{"" if g == "all" else " " + g} {arrow[cells[(models[0], a, g, m)]["direction"]]}'  # noqa: E501
     for a, g, m in shown
   ]
-  body = []
+  body, seen, same = [], {}, {}
   for i in order:
     row = first[i]
+    numbers = tuple(
+      str(v['mean']) for k, v in cells.items() if k[0] == models[i]
+    )
+    if row['closed'] and numbers in seen:
+      same.setdefault(seen[numbers], []).append(models[i])
+      continue
+    seen[numbers] = models[i]
     dropped = f' (-{row["dropped"]})' if row['dropped'] else ''
     seeds = '-' if row['closed'] else str(row['seeds'])
     line = [models[i], seeds, f'{row["conditions"]}{dropped}']
@@ -192,7 +199,11 @@ def _table(config, regime, shown, cells) -> list[str]:
     '95% bootstrap interval'
   )
   rule = '-' * len(pad(head))
-  return [title, rule, pad(head), rule, *(pad(r) for r in body), rule]
+  notes = [
+    f'the same as {name} here: {", ".join(others)}'
+    for name, others in same.items()
+  ]
+  return [title, rule, pad(head), rule, *map(pad, body), rule, *notes]
 
 
 def _short(value: float) -> str:

@@ -171,6 +171,9 @@ def convention_of(
       gene_names=entry.gene_names,
       dose_key=entry.dose,
     )
+    # '' leaves the preset's; None means that labels are never split.
+    if entry.separator != '':
+      changes['separator'] = entry.separator
   for field in ('key', 'control', 'separator', 'dose_key', 'gene_names'):
     if options[field]:
       changes[field] = options[field]

@@ -92,6 +92,7 @@ def table(
   control: Array,
   *,
   groups: Array,
+  predicted_control: Array | None = None,
   gene_masks: Mapping[str, Array | None] | None = None,
   aggregates: Sequence[str] = AGGREGATES,
   metrics: Sequence[str] = TABLE_METRICS,
@@ -99,6 +100,7 @@ def table(
   r2_swapped: bool = False,
   top_k: int = 20,
   pseudocount: float = 0.1,
+  logfc_floor: float = 0.0,
   logfc_undefined: float = float('nan'),
 ) -> Table:
   """Computes metrics of all conditions in one compiled call.
@@ -112,6 +114,8 @@ def table(
     observed: [conditions, genes] mean of the observed cells.
     control: [conditions, genes] mean of the control cells of each condition's
       covariate group; the changes of both sides are taken from it.
+    predicted_control: [conditions, genes] what the changes of the predicted
+      side are taken from instead, for predictions with controls of their own.
     groups: int [conditions] covariate group; ranks compare within it.
     gene_masks: {name: None for all genes, bool [genes] or [conditions, genes]};
       default {'all': None}. The last kind ranks predictions of other
@@ -124,6 +128,8 @@ def table(
     r2_swapped: see `pseudobulk.r2`.
     top_k: genes of `top_k_recall`.
     pseudocount: see `pseudobulk.logfc`.
+    logfc_floor: lower means count as this in 'logfc': a sum of effects may
+      leave the range of expression. Minus infinity keeps them.
     logfc_undefined: its `undefined`; NaN makes every 'logfc' metric of a
       condition NaN where one mean is below minus the pseudocount.
 
@@ -141,13 +147,21 @@ def table(
   )
   _check_table(predicted, observed, control, groups)
   _check_names(aggregates, metrics, masks)
+  own = control if predicted_control is None else predicted_control
+  own = jnp.asarray(own)
+  if own.shape != control.shape:
+    raise ValueError(
+      f'predicted_control has the shape {own.shape}, control {control.shape}'
+    )
   values = _table(
     predicted if predicted.ndim == 3 else predicted[None],
     observed,
     control,
+    own,
     groups,
     masks,
     pseudocount,
+    logfc_floor,
     logfc_undefined,
     aggregates=tuple(aggregates),
     metrics=tuple(metrics),
@@ -200,9 +214,11 @@ def _table(
   predicted,
   observed,
   control,
+  predicted_control,
   groups,
   masks,
   pseudocount,
+  floor,
   undefined,
   *,
   aggregates,
@@ -212,15 +228,18 @@ def _table(
   """Computes the table of [models, conditions, genes]."""
   options = dict(options, groups=groups)
 
-  def aggregate(name, mean):
+  def aggregate(name, mean, control):
     if name == 'logfc':
       return pseudobulk.logfc(
-        mean, control, pseudocount=pseudocount, undefined=undefined
+        jnp.maximum(mean, floor),
+        control,
+        pseudocount=pseudocount,
+        undefined=undefined,
       )
     return pseudobulk.delta(mean, control) if name == 'delta' else mean
 
-  def stacked(mean):
-    return jnp.stack([aggregate(name, mean) for name in aggregates])
+  def stacked(mean, control):
+    return jnp.stack([aggregate(name, mean, control) for name in aggregates])
 
   def compare(sides):
     inputs = dict(zip(('predicted', 'observed', 'control'), sides))
@@ -235,9 +254,11 @@ def _table(
     return values
 
   # The aggregate of the control itself: zero for differences.
-  truth, origin = stacked(observed), stacked(control)
+  truth, origin = stacked(observed, control), stacked(control, control)
   values = jax.lax.map(
-    lambda mean: jax.lax.map(compare, (stacked(mean), truth, origin)),
+    lambda mean: jax.lax.map(
+      compare, (stacked(mean, predicted_control), truth, origin)
+    ),
     predicted,
   )
   return {

@@ -35,6 +35,9 @@ TIES = {'mid': 0.5, 'optimistic': 0.0, 'pessimistic': 1.0}
 # it is a sum of.
 _UNITS = 4.0
 
+# References that are compared with all predictions at once, for 'mae'.
+_BLOCK = 16
+
 # Full float32 on every device: TF32 keeps 10 bits, which reorders neighbours.
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
@@ -154,20 +157,32 @@ def _own_genes(
 def _absolute(
   predicted: Array, reference: Array, mask: Array | None
 ) -> tuple[Array, Array]:
-  """Mean absolute differences: no product gives them, so row by row."""
+  """Mean absolute differences, for which there is no product.
 
-  def one(row):
-    other, genes = row
-    error = jnp.abs(predicted - other[None, :])
-    if genes is not None:
-      genes = jnp.broadcast_to(genes[None, :], error.shape)
-    return pseudobulk.gene_sum(error, genes) / pseudobulk.gene_count(
-      error, genes
-    )
+  A block of references stays in the cache while the predictions pass by.
+  """
+  number, genes = reference.shape
+  blocks = -(-number // _BLOCK)
 
+  def in_blocks(rows):
+    rows = jnp.pad(rows, ((0, blocks * _BLOCK - number), (0, 0)))
+    return rows.reshape(blocks, _BLOCK, genes)
+
+  def one_block(block):
+    error = jnp.abs(predicted[:, None, :] - block[0][None, :, :])
+    if mask is not None:
+      error = jnp.where(block[1][None, :, :], error, 0)
+    return jnp.sum(error, axis=-1)
+
+  sides = (reference,)
+  counted = jnp.full((1, 1), genes, predicted.dtype)
   if mask is not None:
     mask = jnp.broadcast_to(mask, reference.shape)
-  distance = jax.lax.map(one, (reference, mask))[..., 0].T
+    sides += (mask,)
+    counted = pseudobulk.gene_count(reference, mask).T
+  distance = jax.lax.map(one_block, tuple(in_blocks(x) for x in sides))
+  distance = jnp.moveaxis(distance, 0, 1).reshape(predicted.shape[0], -1)
+  distance = distance[:, :number] / counted
   return distance, distance * _unit_error(distance.dtype)
 
 

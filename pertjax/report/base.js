@@ -74,13 +74,13 @@ const METRICS = {
   rmse: 'RMSE',
   mse: 'MSE',
   mae: 'MAE',
+  top_k_recall: 'Top-k recall',
 };
 const AGGREGATES = {
   delta: 'change from control',
   logfc: 'log fold change',
   average: 'mean expression',
 };
-const GENES = { all: 'all genes', top20: 'top 20 genes' };
 
 // Names come from files: only a table's own keys are words.
 const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : key);
@@ -91,7 +91,11 @@ function metricWords(metric) {
 }
 
 const aggregateWords = (name) => own(AGGREGATES, name);
-const genesWords = (name) => own(GENES, name);
+
+function genesWords(name) {
+  if (name === 'all') return 'all genes';
+  return name.replace(/^top(\d+)$/, 'top $1 genes');
+}
 
 function comboWords([aggregate, genes, metric]) {
   return [metricWords(metric), aggregateWords(aggregate), genesWords(genes)]

@@ -138,6 +138,7 @@ function differenceCell(m, c, scoreDigits) {
   if (!gap || gap.rival < 0) return cell({}, '–');
   if (gap.rival === m) return cell({}, h('small', {}, 'the best baseline'));
   if (!known(gap.mean)) return cell({}, '–');
+  if (!gap.mean && !gap.low && !gap.high) return cell({}, h('small', {}, 'equal'));
   // As many decimals as the scores have, and two significant ones at least.
   const size = Math.max(
     ...[gap.mean, gap.low, gap.high].filter(known).map(Math.abs),

@@ -90,13 +90,11 @@ function nearest(curve, step) {
 function curveMarks(name, curve, x, y) {
   const kind = curveClass(curve.member);
   const marks = [];
-  if (curve.broken !== null) {
+  const status = memberOf(curve.member)?.status;
+  if (status && status.startsWith('failed')) {
     const last = curve.steps.length - 1;
     const [px, py] = [x(curve.steps[last]), y(curve.values[last])];
-    const lines = [
-      memberWords(curve.member),
-      `not finite from step ${curve.broken.toLocaleString('en')}`,
-    ];
+    const lines = [memberWords(curve.member), status];
     const d = `M${px - 5} ${py - 5}l10 10m0 -10l-10 10`;
     marks.push(s('path', { d, class: `broken ${kind}`, tip: lines }));
   }
@@ -149,8 +147,7 @@ function curvePanel(name, head) {
   if (log) caption.append(h('small', {}, 'log scale'));
   const map = log ? Math.log10 : (v) => v;
   const [low, high] = padded(values.map(map));
-  const ends = curves.flatMap((c) => [c.steps[c.steps.length - 1], c.broken ?? 0]);
-  const steps = Math.max(...ends, 1);
+  const steps = Math.max(...curves.map((c) => c.steps[c.steps.length - 1]), 1);
   const x = scale(0, steps, CURVE.left, CURVE.right);
   const level = scale(low, high, CURVE.floor, 8);
   const y = (value) => level(map(value));
@@ -201,20 +198,21 @@ function curveLegend(member) {
     { onpointerenter: focus(member), onpointerleave: focus(null) },
     s('svg', { width: 18, height: 10, 'aria-hidden': true }, stroke),
     memberWords(member),
-    status && status !== 'ok' ? h('b', { class: 'worse' }, status) : null,
+    status && status !== 'ok'
+      ? h('b', { class: status.split(' ')[0] }, status)
+      : null,
   );
 }
 
 function drawCurves() {
   if (!slot('curves') || !data.curves) return;
   const members = curveMembers();
-  const all = Object.values(data.curves.series).flat();
-  const broken = all.some((curve) => curve.broken !== null);
+  const failed = data.members.some((m) => m.status?.startsWith('failed'));
   put(
     'curves-lede',
     `${plural(members.length, 'member')} of the fleet. A ring marks the step `,
     'whose parameters were kept',
-    broken ? '; a cross, where a value stopped being finite.' : '.',
+    failed ? '; a cross, where a member failed.' : '.',
   );
   put('curves-legend', members.length > MANY ? [] : members.map(curveLegend));
   drawCurvePanels();

@@ -7,8 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from pertjax.report import read, scores, verdict
+from pertjax.report import notes, read, scores, verdict
 
+_ONE = {'members of the fleet': 'member of the fleet'}
+# What training shows of a held-out condition in its group.
+_REGIMES = {
+  'cells': 'other cells of the same condition and group were trained on',
+  'transfer': 'the condition was trained on in other groups',
+  'unseen_dose': 'the same perturbations were trained on at other doses',
+  'combo_only': 'a single perturbation that trains in combinations only',
+  'unseen_single': 'a single perturbation that trains nowhere',
+}
 _TONES = {
   'better': 'model better',
   'worse': 'baseline better',
@@ -19,6 +28,7 @@ _TONES = {
 
 
 def verdicts(
+  run: read.Run,
   axes: scores.Axes,
   table: dict[str, np.ndarray] | None,
   grids: dict[str, scores.Grid],
@@ -26,13 +36,14 @@ def verdicts(
   """Returns the verdict over all regimes and a row for each of them.
 
   Args:
+    run: what was read.
     axes: names.
     table: see scores.make_scores; without it there is no verdict.
     grids: {split: single values}.
   """
   if not table or not axes.combos:
     return None
-  combo = verdict.headline_combo(axes)
+  combo = verdict.headline_combo(axes, run.config)
   readings = [
     verdict.read(
       axes, table, grids.get(axes.splits[0]), split=0, regime=r, combo=combo
@@ -41,6 +52,9 @@ def verdicts(
     if r == 0 or np.isfinite(table['conditions'][0, r]).any()
   ]
   whole = readings[0]
+  if len(readings) == 2:
+    # 'all' and the only regime are the same numbers.
+    readings = [whole._replace(regime=readings[1].regime)]
   rows = []
   for reading in readings:
     rows.append(
@@ -75,6 +89,16 @@ def verdicts(
       'More than 1 is possible: the ceiling is how well replicates agree, and '
       'a prediction may hold less noise than a replicate.'
     )
+  means = table['mean'][0, 0, :, combo]
+  trained = [i for i, kind in enumerate(axes.kinds) if kind == 'trained']
+  best = scores.best_of(
+    means, trained, axes.directions.get(axes.combos[combo][2])
+  )
+  if best >= 0 and best != whole.model:
+    remarks.append(
+      f'Of the trained models in the tables, {axes.models[best]} has the best '
+      f'mean, {verdict.number(float(means[best]))}.'
+    )
   seeds = table['seeds'][0, 0, whole.model, combo] if whole.model >= 0 else 0
   if seeds > 1:
     spread = table['seed_sd'][0, 0, whole.model, combo]
@@ -84,7 +108,7 @@ def verdicts(
     )
   return {
     'pieces': verdict.sentence(whole, axes, combo),
-    'evidence': verdict.evidence(whole),
+    'evidence': verdict.evidence(whole, unit=_unit(grids.get(axes.splits[0]))),
     'remarks': remarks,
     'tone': whole.tone,
     'model': axes.models[whole.model] if whole.model >= 0 else 'model',
@@ -92,6 +116,12 @@ def verdicts(
     'split': axes.splits[0],
     'rows': rows,
   }
+
+
+def _unit(grid: scores.Grid | None) -> str:
+  if grid is None or len(set(grid.groups)) < 2:
+    return 'conditions'
+  return 'pairs of condition and group'
 
 
 def _interval(
@@ -114,25 +144,39 @@ def counts(env: Mapping[str, Any]) -> list[tuple[str, str]]:
     ('num_genes', 'genes'),
     ('num_conditions', 'conditions'),
     ('num_perturbations', 'perturbations'),
-    ('model_parameters', 'parameters'),
+    ('model_parameters', 'model parameters'),
   )
   facts = [
     (f'{env[key]:,}', word)
     for key, word in keys
-    if isinstance(env.get(key), int)
+    if isinstance(env.get(key), int) and env[key]
   ]
   if env.get('groups'):
-    facts.insert(-1, (f'{len(env["groups"]):,}', 'groups'))
+    facts.append((f'{len(env["groups"]):,}', 'groups'))
   if env.get('members'):
-    facts.append((f'{len(env["members"]):,}', 'members trained'))
+    facts.append((f'{len(env["members"]):,}', 'members of the fleet'))
   return [(number, _singular(number, word)) for number, word in facts]
 
 
 def _singular(number: str, word: str) -> str:
   if number != '1':
     return word
-  head, _, tail = word.partition(' ')
-  return f'{head.removesuffix("s")} {tail}'.strip()
+  return _ONE.get(word, word.removesuffix('s'))
+
+
+def regimes(axes: scores.Axes) -> list[tuple[str, str]]:
+  """Returns the regimes of the tables that have a fixed meaning, with it."""
+  known = []
+  for name in axes.regimes:
+    count = name.removeprefix('seen')
+    if name in _REGIMES:
+      known.append((name, _REGIMES[name]))
+    elif name.startswith('seen') and count.isdigit():
+      word = 'none' if count == '0' else count
+      known.append(
+        (name, f'a combination of which {word} of the perturbations are seen')
+      )
+  return known
 
 
 def split(summary: list[dict[str, Any]] | None) -> dict[str, Any] | None:
@@ -177,7 +221,7 @@ def members(
 ) -> list[dict[str, Any]]:
   """Returns the rows of the table of members."""
   grid = grids.get(axes.splits[0]) if axes.splits else None
-  combo = verdict.headline_combo(axes) if axes.combos else 0
+  combo = verdict.headline_combo(axes, run.config) if axes.combos else 0
   losses = (run.curves or {}).get('val_loss', {})
   rows = []
   for member in (run.env or {}).get('members') or ():
@@ -190,7 +234,7 @@ def members(
     if grid is not None and (axes.primary, number) in grid.runs:
       values = grid.members[grid.runs.index((axes.primary, number)), combo]
       score = float(scores.mean(values, axis=0))
-    status = str(member.get('status', 'unknown'))
+    status = str(member.get('status', notes.UNFINISHED))
     rows.append(
       {
         'member': number,

@@ -1,5 +1,11 @@
 // All metrics of one quantity: values, ranks and their shade.
 
+// Equal but for rounding.
+function alike(a, b) {
+  const size = Math.max(Math.abs(a), Math.abs(b));
+  return Math.abs(a - b) <= data.rounding * size;
+}
+
 // Mid-ranks among the models that are ranked; the ceiling is not.
 function rankAll(c) {
   if (!direction(data.combos[c][2])) return new Map();
@@ -10,8 +16,10 @@ function rankAll(c) {
   const value = (m) => sign * score('mean', m, c);
   return new Map(
     ranked.map((m) => {
-      const above = ranked.filter((o) => value(o) > value(m)).length;
-      const equal = ranked.filter((o) => value(o) === value(m)).length;
+      const above = ranked.filter(
+        (o) => value(o) > value(m) && !alike(value(o), value(m)),
+      ).length;
+      const equal = ranked.filter((o) => alike(value(o), value(m))).length;
       return [m, above + (equal + 1) / 2];
     }),
   );

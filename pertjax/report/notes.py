@@ -13,6 +13,8 @@ from pertjax.report import read, scores
 # How far the two tables may differ before it is worth a line: both come from
 # float32 values, written with six digits or more.
 _TOLERANCE = 1e-4
+# The status of a member before training has written one.
+UNFINISHED = 'not finished'
 
 
 class Note(NamedTuple):
@@ -94,7 +96,7 @@ def _members(
   }
   lines = []
   for member in members:
-    status = str(member.get('status', 'ok'))
+    status = str(member.get('status', UNFINISHED))
     if status == 'ok':
       continue
     line = f'{label(member).capitalize()}: {status}.'
@@ -130,8 +132,9 @@ def _undefined(run: read.Run) -> list[str]:
     if count
   )
   return [
-    f'{bad.sum():,} of {len(bad):,} values of eval/metrics.csv are not numbers '
-    f'and are in no average ({parts}).'
+    f'{bad.sum():,} of {len(bad):,} values of eval/metrics.csv are undefined '
+    f'({parts}). A condition counts for a model where all its members have a '
+    'value.'
   ]
 
 

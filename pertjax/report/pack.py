@@ -48,8 +48,7 @@ def pack_curves(curves: read.Curves) -> dict[str, Any]:
   """Thins learning curves without hiding their spikes.
 
   Returns:
-    {'thinned': bool, 'series': {name: [{'member', 'steps', 'values',
-    'broken'}]}}, where `broken` is the first step whose value is not finite.
+    {'thinned': bool, 'series': {name: [{'member', 'steps', 'values'}]}}.
   """
   count = sum(len(members) for members in curves.values())
   limit = min(CURVE_POINTS, max(40, ALL_CURVE_POINTS // max(count, 1)))
@@ -57,9 +56,6 @@ def pack_curves(curves: read.Curves) -> dict[str, Any]:
   for name in sorted(curves):
     series[name] = []
     for member, (steps, values) in sorted(curves[name].items()):
-      finite = np.isfinite(values)
-      broken = None if finite.all() else plain(steps[~finite][:1])[0]
-      steps, values = steps[finite], values[finite]
       keep = _extremes(values, limit)
       thinned |= len(keep) < len(values)
       series[name].append(
@@ -67,7 +63,6 @@ def pack_curves(curves: read.Curves) -> dict[str, Any]:
           'member': member,
           'steps': plain(steps[keep]),
           'values': [float(f'{x:.6g}') for x in values[keep].tolist()],
-          'broken': broken,
         }
       )
   return {'thinned': thinned, 'series': series}

@@ -81,13 +81,15 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
   dataset = str(env.get('dataset') or 'unknown dataset')
   context = {
     'title': title or f'{dataset}: {name}',
-    'heading': title or dataset,
+    'heading': title or env.get('dataset') or name,
     'dataset': dataset,
     'name': name,
     'env': env,
     'missing': run.missing,
     'facts': facts.counts(env),
-    'verdict': facts.verdicts(axes, table, grids),
+    'verdict': facts.verdicts(run, axes, table, grids),
+    'regimes': facts.regimes(axes),
+    'halves': scores.section(run.config, 'eval').get('truth') != 'all',
     'split': facts.split(run.split_summary),
     'members': facts.members(run, axes, grids),
     'config': run.config,
@@ -130,7 +132,10 @@ def _payload(
     'combos': axes.combos,
     'directions': axes.directions,
     'bests': axes.bests,
-    'headline': verdict.headline_combo(axes) if axes.combos else None,
+    'rounding': scores.ROUNDING,
+    'headline': verdict.headline_combo(axes, run.config)
+    if axes.combos
+    else None,
     'scores': table
     and {key: pack.plain(value) for key, value in table.items()},
     'grids': [None] * len(axes.splits),

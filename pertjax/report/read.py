@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 import pathlib
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -267,8 +268,8 @@ def read_table(
 def read_curves(path: pathlib.Path) -> tuple[Curves, tuple[str, ...]]:
   """Reads metrics.jsonl by series and member, steps ascending.
 
-  Values that are not numbers (null, text) are no points. Where a step occurs
-  again, as after a restart, its last line counts.
+  Values that are not numbers (null, text) are no points, nor are those that
+  are not finite. Where a step occurs again, its last line counts.
 
   Returns:
     curves: see Curves.
@@ -279,7 +280,7 @@ def read_curves(path: pathlib.Path) -> tuple[Curves, tuple[str, ...]]:
       line without its end, which an interrupted run leaves, is left out.
   """
   points = collections.defaultdict(lambda: (array.array('d'), array.array('d')))
-  notes = []
+  notes, broken = [], 0
   with path.open('rb') as file:
     for number, line in enumerate(file, start=1):
       if not line.strip():
@@ -299,8 +300,11 @@ def read_curves(path: pathlib.Path) -> tuple[Curves, tuple[str, ...]]:
           f'{error!r}'
         ) from error
       for key, value in row.items():
-        is_number = type(value) in (int, float)
-        if is_number and key not in ('step', 'seed'):
+        if type(value) not in (int, float) or key in ('step', 'seed'):
+          continue
+        if not math.isfinite(value):
+          broken += 1
+        else:
           steps, values = points[key, member]
           steps.append(step)
           values.append(value)
@@ -312,6 +316,10 @@ def read_curves(path: pathlib.Path) -> tuple[Curves, tuple[str, ...]]:
     repeated += len(steps) - len(unique)
     series = curves.setdefault(key, {})
     series[member] = (unique, np.array(values)[::-1][last])
+  if broken:
+    notes.append(
+      f'{broken} values of {path.name} are not finite and are not drawn.'
+    )
   if repeated:
     notes.append(
       f'{repeated} values of {path.name} repeat a step of the same member; '

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import pathlib
+import statistics
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,9 +16,9 @@ ALL = 'all'
 # What is shown first; names that are not here follow in the order of the file.
 SPLIT_ORDER = ('test', 'val', 'train')
 AGGREGATE_ORDER = ('delta', 'logfc', 'average')
-GENES_ORDER = ('all', 'top20')
+GENES_ORDER = ('all',)
 METRIC_ORDER = ('pearson', 'cosine', 'r2', 'rmse', 'mse', 'mae')
-METRIC_ORDER += tuple(f'{name}_rank' for name in METRIC_ORDER)
+RANK = '_rank'  # ends the name of a rank metric; these come last.
 
 _HIGHER = ('higher', 'max', 'maximize', 'maximise', 'up')
 _LOWER = ('lower', 'min', 'minimize', 'minimise', 'down')
@@ -23,6 +26,8 @@ _LOWER = ('lower', 'min', 'minimize', 'minimise', 'down')
 # Resamples of the bootstrap; the Monte Carlo error of an end of the interval
 # is then near 3% of its width.
 NUM_RESAMPLES = 2000
+# Relative rounding of a float32 sum over thousands of genes.
+ROUNDING = 1e-6
 # With fewer conditions the percentile bootstrap is far too narrow.
 FEWEST_CONDITIONS = 5
 
@@ -53,11 +58,7 @@ class Axes(NamedTuple):
   @property
   def baselines(self) -> list[int]:
     """Models that the primary one has to beat."""
-    return [
-      i
-      for i, kind in enumerate(self.kinds)
-      if kind == 'baseline' and i != self.primary
-    ]
+    return [i for i, kind in enumerate(self.kinds) if kind == 'baseline']
 
 
 class Grid(NamedTuple):
@@ -67,8 +68,9 @@ class Grid(NamedTuple):
     conditions, groups, regimes: [pairs] names.
     cells: [pairs] number of observed cells, NaN where unknown.
     runs: [runs] (model, member), member -1 for closed forms.
-    members: [runs, combos, pairs].
-    values: [models, combos, pairs], mean over members.
+    values: [models, combos, pairs], mean over members; NaN where any of them
+      is undefined, so that all members are judged by the same pairs.
+    members: [runs, combos, pairs], NaN where `values` is.
   """
 
   conditions: tuple[str, ...]
@@ -76,8 +78,8 @@ class Grid(NamedTuple):
   regimes: tuple[str, ...]
   cells: np.ndarray
   runs: tuple[tuple[int, int], ...]
-  members: np.ndarray
   values: np.ndarray
+  members: np.ndarray
 
   def in_regime(self, regime: str) -> np.ndarray:
     """Returns a bool [pairs] mask; 'all' is every pair."""
@@ -122,7 +124,13 @@ def make_axes(run: read.Run) -> Axes:
   orders = (
     _ordered(_names(tables, 'aggregate'), AGGREGATE_ORDER),
     _ordered(_names(tables, 'genes'), GENES_ORDER),
-    _ordered(_names(tables, 'metric'), METRIC_ORDER),
+    sorted(
+      _ordered(
+        _names(tables, 'metric'),
+        METRIC_ORDER + tuple(name + RANK for name in METRIC_ORDER),
+      ),
+      key=lambda name: name.endswith(RANK),
+    ),
   )
   directions, bests = _directions(run.summary) if run.summary else ({}, {})
   return Axes(
@@ -224,19 +232,17 @@ def make_grid(table: read.Table, axes: Axes, split: str) -> Grid:
   cells = np.full(len(pairs), np.nan)
   cells[pair] = table.numbers['cells'][rows]
   model_of = np.array([model for model, _ in runs], int)
+  averaged = np.full((len(axes.models), *shape[1:]), np.nan)
+  for model in set(model_of.tolist()):
+    averaged[model] = members[model_of == model].mean(0)
   return Grid(
     conditions=tuple(condition for condition, _, _ in pairs),
     groups=tuple(group for _, group, _ in pairs),
     regimes=tuple(regime for _, _, regime in pairs),
     cells=cells,
     runs=tuple(runs),
-    members=members,
-    values=np.stack(
-      [
-        mean(members[model_of == model], axis=0)
-        for model in range(len(axes.models))
-      ]
-    ),
+    values=averaged,
+    members=np.where(np.isfinite(averaged[model_of]), members, np.nan),
   )
 
 
@@ -255,7 +261,8 @@ def paired_differences(
 
   The percentile bootstrap (Efron 1979) resamples conditions, with all their
   groups together: one perturbation in two cell lines is not two independent
-  observations.
+  observations. Its levels are widened for small samples (Hesterberg 2015,
+  section 4.3, https://doi.org/10.1080/00031305.2015.1089789).
 
   Args:
     values: [models, combos, pairs], NaN where undefined.
@@ -272,7 +279,11 @@ def paired_differences(
   )
   rival = np.where((rivals >= 0)[None, :, None], rival, np.nan)
   # [pairs, models * combos], so that resampling is one matrix product.
-  gaps = (values - rival).reshape(num_models * num_combos, num_pairs).T
+  gaps = values - rival
+  # Equal predictions differ by rounding, which must not look like an effect.
+  size = np.maximum(np.abs(values), np.abs(rival))
+  gaps = np.where(np.abs(gaps) <= ROUNDING * size, 0, gaps)
+  gaps = gaps.reshape(num_models * num_combos, num_pairs).T
   both = np.isfinite(gaps)
   gaps = np.where(both, gaps, 0)
   count = both.sum(0)
@@ -291,9 +302,12 @@ def paired_differences(
   if enough.any():
     # A resample may hold none of the conditions where both are defined.
     resampled = np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
-    low[enough], high[enough] = np.nanquantile(
-      resampled[:, enough], [0.025, 0.975], axis=0
-    )
+    for size in np.unique(num_clusters[enough]):
+      which = num_clusters == size
+      tail = _tail(int(size))
+      low[which], high[which] = np.nanquantile(
+        resampled[:, which], [tail, 1 - tail], axis=0
+      )
   average = np.where(count > 0, gaps.sum(0) / np.maximum(count, 1), np.nan)
   shape = (num_models, num_combos)
   return Differences(
@@ -302,6 +316,23 @@ def paired_differences(
     high=high.reshape(shape),
     pairs=count.reshape(shape),
   )
+
+
+def _tail(n: int) -> float:
+  """Returns the level below a 95% interval of n values, widened for small n.
+
+  The normal quantile becomes Student's, by the expansion 26.7.5 of Abramowitz
+  and Stegun, times sqrt(n / (n - 1)), the bias of the bootstrap's spread.
+  """
+  normal = statistics.NormalDist()
+  z, v = normal.inv_cdf(0.975), n - 1
+  student = (
+    z
+    + (z**3 + z) / (4 * v)
+    + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+    + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+  )
+  return normal.cdf(-student * (n / (n - 1)) ** 0.5)
 
 
 def best_of(
@@ -321,13 +352,25 @@ def best_of(
   return max(known, key=lambda i: sign * scores[i])
 
 
+def section(config: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+  """Returns a section of a configuration, empty where there is none."""
+  found = (config or {}).get(name)
+  return found if isinstance(found, dict) else {}
+
+
 def _own_model(run: read.Run, names: list[str]) -> str | None:
-  """Returns the name under which the configured model is in the tables."""
-  model = (run.config or {}).get('model')
-  name = model.get('name') if isinstance(model, dict) else None
-  if not isinstance(name, str):
-    return None
-  return next((n for n in (name, name.split('.')[-1]) if n in names), None)
+  """Returns the name under which the run's own model is in the tables."""
+  model, options = section(run.config, 'model'), section(run.config, 'eval')
+  if options.get('predictions'):
+    # The run scores the file of another tool.
+    file = pathlib.PurePath(str(options['predictions']))
+    wanted = [options.get('predictions_name') or file.stem]
+  elif model.get('name') == 'baselines':
+    wanted = [model.get('kind')]
+  else:
+    name = str(model.get('name'))
+    wanted = [name, name.split('.')[-1]]
+  return next((name for name in wanted if name in names), None)
 
 
 def _kind(run: read.Run, name: str, primary: str | None) -> str:
@@ -337,7 +380,8 @@ def _kind(run: read.Run, name: str, primary: str | None) -> str:
     names, codes = run.metrics.text['model']
     if name in names:
       seeds = run.metrics.numbers['seed'][codes == names.index(name)]
-      return 'baseline' if (seeds == -1).all() else 'trained'
+      closed = (seeds == -1).all() and name != primary
+      return 'baseline' if closed else 'trained'
   # Without single values nothing tells which models were trained, other than
   # that this run trains its own.
   return 'trained' if name == primary else 'baseline'

@@ -76,8 +76,10 @@ function byScore(c) {
   });
 }
 
+// With one regime, "all" is another name for it.
 function regimeWords() {
-  return state.regime === 0 ? 'all regimes' : data.regimes[state.regime];
+  if (state.regime) return data.regimes[state.regime];
+  return sizes.regimes === 2 ? data.regimes[1] : 'all regimes';
 }
 
 function directionWords(metric) {
@@ -131,7 +133,7 @@ function drawToolbar() {
       menu('Metric', 'metric', distinct(2).map((x) => [x, metricWords(x)])),
       menu('of', 'aggregate', distinct(0).map((x) => [x, aggregateWords(x)])),
       menu('over', 'genes', distinct(1).map((x) => [x, genesWords(x)])),
-      menu('Regime', 'regime', regimes),
+      regimes.length > 2 ? menu('Regime', 'regime', regimes) : null,
       split.length > 1 ? menu('Split', 'split', split) : null,
     ),
   );

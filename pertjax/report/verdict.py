@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pertjax.report import scores
 
-# What the page opens with; the first that the tables hold.
+# What the page opens with, unless the configuration says otherwise.
 HEADLINE = ('delta', 'all', 'pearson')
 # Scores with 0 for no agreement and 1 for the best: only for these does a
 # share of the ceiling mean something.
@@ -21,13 +22,13 @@ _METRICS = {
   'rmse': 'RMSE',
   'mse': 'MSE',
   'mae': 'MAE',
+  'top_k_recall': 'recall of the most changed genes',
 }
 _AGGREGATES = {
   'delta': 'the change from control',
   'logfc': 'the log fold change',
   'average': 'mean expression',
 }
-_GENES = {'all': 'all genes', 'top20': 'the top 20 genes'}
 
 
 class Reading(NamedTuple):
@@ -58,20 +59,32 @@ class Reading(NamedTuple):
   tone: str
 
 
-def headline_combo(axes: scores.Axes) -> int:
-  """Returns the combination that the page opens with."""
-  return axes.combos.index(HEADLINE) if HEADLINE in axes.combos else 0
+def headline_combo(axes: scores.Axes, config: Mapping[str, Any] | None) -> int:
+  """Returns the combination that the page opens with.
+
+  It is the one that the configuration prints first, if the tables hold it.
+  """
+  chosen = scores.section(config, 'eval').get('leaderboard')
+  chosen = tuple(chosen) if isinstance(chosen, list) else None
+  for combo in (chosen, HEADLINE):
+    if combo in axes.combos:
+      return axes.combos.index(combo)
+  return 0
 
 
 def describe(combo: tuple[str, str, str]) -> str:
   """Returns a combination in words."""
   aggregate, genes, metric = combo
-  base = metric.removesuffix('_rank')
+  base = metric.removesuffix(scores.RANK)
   words = _METRICS.get(base, base)
   if metric != base:
     words = f'{words} rank'
   of = _AGGREGATES.get(aggregate, aggregate)
-  over = _GENES.get(genes, genes)
+  over = genes
+  if genes == 'all':
+    over = 'all genes'
+  elif genes.removeprefix('top').isdigit():
+    over = f'the top {genes.removeprefix("top")} genes'
   return words + (f' of {of}' if of else '') + (f' over {over}' if over else '')
 
 
@@ -214,8 +227,13 @@ def sentence(
   return [*pieces, (reading.tone, ends[reading.tone])]
 
 
-def evidence(reading: Reading) -> str:
-  """Returns what the verdict rests on, as one line."""
+def evidence(reading: Reading, *, unit: str = 'conditions') -> str:
+  """Returns what the verdict rests on, as one line.
+
+  Args:
+    reading: the verdict.
+    unit: what one value stands for, in the plural.
+  """
   if reading.tone == 'none':
     return ''
   mean, low, high = reading.difference
@@ -228,11 +246,11 @@ def evidence(reading: Reading) -> str:
       'difference cannot be taken condition by condition.'
     )
   if reading.tone == 'few':
-    return f'{words} over {reading.pairs} conditions; no interval is given.'
+    return f'{words} over {reading.pairs} {unit}; no interval is given.'
   zero = ', which includes zero' if reading.tone == 'unclear' else ''
   return (
     f'{words} (95% interval {number(low, scale)} to {number(high, scale)}'
-    f'{zero}), paired over {reading.pairs} held-out conditions.'
+    f'{zero}), paired over {reading.pairs} held-out {unit}.'
   )
 
 

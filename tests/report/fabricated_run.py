@@ -6,8 +6,14 @@ import json
 
 import numpy as np
 
-CSV_HEADER = ['model', 'seed', 'split', 'regime', 'covariate', 'condition', 'aggregate', 'genes', 'metric', 'value', 'cells']
-SUMMARY_HEADER = ['model', 'split', 'regime', 'aggregate', 'genes', 'metric', 'mean', 'low', 'high', 'seeds', 'seed_sd', 'conditions', 'dropped', 'direction', 'best']
+CSV_HEADER = (
+  'model', 'seed', 'split', 'regime', 'covariate', 'condition', 'aggregate',
+  'genes', 'metric', 'value', 'cells',
+)  # fmt: skip
+SUMMARY_HEADER = (
+  'model', 'split', 'regime', 'aggregate', 'genes', 'metric', 'mean', 'low',
+  'high', 'seeds', 'seed_sd', 'conditions', 'dropped', 'direction', 'best',
+)  # fmt: skip
 METRICS = ('cosine', 'pearson', 'rmse', 'mse', 'mae', 'r2')
 BASELINES = ('control', 'mean', 'additive', 'ridge')
 # How far a model's error is from the effect, and how much it shrinks effects.
@@ -68,8 +74,9 @@ def write(
       else:
         error, shrink = QUALITY.get(model, (0.8, 0.8))
         wrong = rng.normal(size=truth.shape) * truth.std(1, keepdims=True)
-        hard = np.array([1.35 if regimes[c] != 'seen2' else 0.9
-                         for c, _ in pairs])
+        hard = np.array(
+          [1.35 if regimes[c] != 'seen2' else 0.9 for c, _ in pairs]
+        )
         change = shrink * truth + 0.2 * typical
         change = change + error * hard[:, None] * wrong * (
           0.8 + 0.1 * max(member, 0)
@@ -84,8 +91,19 @@ def write(
     for (aggregate, gene_set, metric), value in values.items():
       for p, (c, g) in enumerate(pairs):
         rows.append(
-          (model, member, 'test', regimes[c], groups[g], names[c], aggregate,
-           gene_set, metric, repr(float(value[p])), int(cells[p]))
+          (
+            model,
+            member,
+            'test',
+            regimes[c],
+            groups[g],
+            names[c],
+            aggregate,
+            gene_set,
+            metric,
+            repr(float(value[p])),
+            int(cells[p]),
+          )
         )
   _write_csv(workdir / 'eval/metrics.csv', CSV_HEADER, rows)
   _write_summary(workdir / 'eval/summary.csv', rows)
@@ -125,9 +143,19 @@ def write_large(workdir, *, conditions=300, genes=5000, models=10):
         for metric in METRICS + tuple(f'{name}_rank' for name in METRICS):
           values = rng.normal(0.3 + 0.02 * m, 0.2, conditions).tolist()
           rows += [
-            (model, -1 if m < 4 or model == 'ceiling' else 0, 'test',
-             regimes[i % 3], 'all', name, aggregate, gene_set, metric, value,
-             99)
+            (
+              model,
+              -1 if m < 4 or model == 'ceiling' else 0,
+              'test',
+              regimes[i % 3],
+              'all',
+              name,
+              aggregate,
+              gene_set,
+              metric,
+              value,
+              99,
+            )
             for i, (name, value) in enumerate(zip(names, values))
           ]
   _write_csv(workdir / 'eval/metrics.csv', CSV_HEADER, rows)
@@ -160,9 +188,11 @@ def _symbols(rng, count):
 
 def _score(change, observed, control):
   scores = {}
-  logfc = lambda delta: np.log2(  # noqa: E731
-    np.maximum(control + delta, 0) + 0.1
-  ) - np.log2(control + 0.1)
+  floor = np.log2(control + 0.1)
+
+  def logfc(delta):
+    return np.log2(np.maximum(control + delta, 0) + 0.1) - floor
+
   views = {
     'average': (control + change, control + observed),
     'delta': (change, observed),
@@ -241,11 +271,18 @@ def _write_summary(path, rows):
     metric = key[-1]
     higher = metric in ('cosine', 'pearson', 'r2')
     table.append(
-      (*key, repr(float(mean)), repr(float(mean - half)),
-       repr(float(mean + half)), len(members),
-       repr(float(np.std(by_member))) if len(members) > 1 else '',
-       len(kept), len(means) - len(kept),
-       'higher' if higher else 'lower', 1 if higher else 0)
+      (
+        *key,
+        repr(float(mean)),
+        repr(float(mean - half)),
+        repr(float(mean + half)),
+        len(members),
+        repr(float(np.std(by_member, ddof=1))) if len(members) > 1 else '',
+        len(kept),
+        len(means) - len(kept),
+        'higher' if higher else 'lower',
+        1 if higher else 0,
+      )
     )
   _write_csv(path, SUMMARY_HEADER, table)
 
@@ -267,14 +304,14 @@ def _write_curves(path, rng, seeds, failed, steps):
         row = {
           'step': step,
           'seed': member,
-          'train_loss': float('nan')
-          if broken
-          else fit * np.exp(0.1 * rng.normal()),
+          'train_loss': None if broken else fit * np.exp(0.1 * rng.normal()),
           'val_loss': fit * 1.1 + worse + 0.003 * rng.normal()
           if step % 200 == 0 and not broken
           else None,
           'learning_rate': 1e-3 * 0.5 * (1 + np.cos(np.pi * step / steps)),
-          'grad_norm': float(rng.lognormal(0, 0.4)) * 20 * fit
+          'grad_norm': float(rng.lognormal(0, 0.4))
+          * 20
+          * fit
           * (30 if member in failed and step > 0.25 * steps else 1),
         }
         file.write(json.dumps(row) + '\n')
@@ -284,26 +321,44 @@ def _write_split(workdir, names, regimes, groups, cells, pairs):
   rows = []
   for p, (c, g) in enumerate(pairs):
     for i in range(int(cells[p])):
-      rows.append((f'{groups[g]}-{c}-{i}', 'test', names[c], groups[g],
-                   regimes[c]))
+      rows.append(
+        (f'{groups[g]}-{c}-{i}', 'test', names[c], groups[g], regimes[c])
+      )
   _write_csv(
-    workdir / 'split.csv', ('cell', 'split', 'condition', 'group', 'regime'),
+    workdir / 'split.csv',
+    ('cell', 'split', 'condition', 'group', 'regime'),
     rows,
   )
   summary = []
   for g, group in enumerate(groups):
     summary += [
-      {'group': group, 'split': 'train', 'regime': '', 'conditions': 74,
-       'cells': 11203 + 91 * g},
-      {'group': group, 'split': 'val', 'regime': '', 'conditions': 12,
-       'cells': 1444 + g},
+      {
+        'group': group,
+        'split': 'train',
+        'regime': '',
+        'conditions': 74,
+        'cells': 11203 + 91 * g,
+      },
+      {
+        'group': group,
+        'split': 'val',
+        'regime': '',
+        'conditions': 12,
+        'cells': 1444 + g,
+      },
     ]
     for regime in sorted(set(regimes)):
-      kept = [p for p, (c, h) in enumerate(pairs)
-              if h == g and regimes[c] == regime]
+      kept = [
+        p for p, (c, h) in enumerate(pairs) if h == g and regimes[c] == regime
+      ]
       summary.append(
-        {'group': group, 'split': 'test', 'regime': regime,
-         'conditions': len(kept), 'cells': int(cells[kept].sum())}
+        {
+          'group': group,
+          'split': 'test',
+          'regime': regime,
+          'conditions': len(kept),
+          'cells': int(cells[kept].sum()),
+        }
       )
   (workdir / 'split_summary.json').write_text(json.dumps(summary))
 
