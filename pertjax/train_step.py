@@ -171,6 +171,11 @@ def player_turn(
 ) -> tuple[types.Params, Any, dict[str, jax.Array], jax.Array]:
   """Takes one player's turn.
 
+  Where the loss or the gradient is not finite, or the member is not active,
+  the gradient counts as 0 and so does the learning rate: the parameters stay
+  as they were, bit for bit, without a second copy of them to choose from,
+  which costs as much as the optimiser itself.
+
   Args:
     model: see types.Model.
     config: the run's config.
@@ -207,20 +212,26 @@ def player_turn(
     (loss, aux), grads = _accumulated(
       lambda micro: gradient(own, *keys(micro)), config.optimizer.accumulate
     )
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+  moves = state.active & finite
+  grads = jax.tree.map(lambda g: jnp.where(moves, g, 0.0), grads)
   rate = state.lr_scale * optimizers.schedule(
     config.optimizer, state.step, num_steps
   )
-  optimizer = optimizers.make(config.optimizer, state.hyper, rate)
+  optimizer = optimizers.make(
+    config.optimizer, state.hyper, jnp.where(moves, rate, 0.0)
+  )
   updates, opt_state = optimizer.update(grads, state.opt_state[player], own)
   params = jax.tree.unflatten(
     tree,
     _with_own(leaves, labels, player, optax.apply_updates(own, updates)),
   )
   if aux.state:
-    params = {**params, **aux.state}
-  norm = optax.tree.norm(grads)
+    old = {k: state.params[k] for k in aux.state}
+    params = {**params, **_select(moves, aux.state, old)}
   metrics = {'loss': loss, 'grad_norm': norm, **aux.metrics}
-  return params, opt_state, metrics, jnp.isfinite(loss) & jnp.isfinite(norm)
+  return params, opt_state, metrics, finite
 
 
 def _accumulated(gradient, count):
@@ -256,8 +267,8 @@ def train_step(
 ) -> tuple[types.TrainState, dict[str, jax.Array]]:
   """Takes one step of one member: every player of the phase has its turn.
 
-  A member that is not active keeps its state; one whose loss or gradient is
-  not finite keeps the state before this step, and is not active from here on.
+  A member that is not active keeps its parameters; one whose loss or gradient
+  is not finite keeps those before this step, and is not active from here on.
 
   Returns:
     (state, metrics); with several players their names prefix the metrics.
@@ -288,11 +299,14 @@ def train_step(
     finite = finite & ok
   keep = state.active & finite
   failed = state.active & ~finite
+  params = new.params
+  if len(phase.players) > 1:
+    # A turn that went well is taken back when a later one fails.
+    params = _select(keep, params, state.params)
   new = dataclasses.replace(
     new,
     step=state.step + keep.astype(jnp.int32),
-    params=_select(keep, new.params, state.params),
-    opt_state=_select(keep, new.opt_state, state.opt_state),
+    params=params,
     active=keep,
     failed_step=jnp.where(failed, state.step, state.failed_step),
   )
