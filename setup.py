@@ -16,7 +16,6 @@ _CORE = [
   'h5py>=3.11',
   'jax>=0.10,<0.13',
   'jinja2>=3.1',
-  'matplotlib>=3.9',
   'ml-collections>=1.0',
   'numpy>=2.0',
   'optax>=0.2.5',

@@ -3,20 +3,22 @@
 A config file builds on `default(...)` and changes what differs. The keys of
 the model and of the split depend on which ones are chosen, so both are chosen
 in the argument after the colon: `configs/norman.py:model=vae,split=cells`.
+A key that nobody reads is an error, wherever it was set.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
+import importlib.util
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from pertjax import models, optimizers
-from pertjax.data import arrays, catalog, conventions, preprocess, splits
+from pertjax import metrics, models, names, optimizers
+from pertjax.data import arrays, catalog, conventions, hvg, preprocess, splits
 from pertjax.data import simulate as simulator
 from pertjax.models import baselines
 
@@ -114,8 +116,9 @@ def default(
 
 def _data() -> dict[str, Any]:
   return {
-    # 'simulate', a name of data/catalog.py, or a label for the file at `path`.
+    # 'simulate' or a name of data/catalog.py; not used where `path` is given.
     'dataset': 'simulate',
+    # An h5ad file, which gives the dataset its name.
     'path': '',
     'cache_dir': '',
     # Naming convention of the file; empty: the catalogue entry's, or
@@ -146,6 +149,31 @@ def _settable(options: Mapping[str, Any]) -> dict[str, Any]:
   return {k: '' if v is None else v for k, v in options.items()}
 
 
+def load(source: str) -> ml_collections.ConfigDict:
+  """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENTS'.
+
+  Raises:
+    FileNotFoundError: if there is no such file, naming those beside it.
+    ValueError: if it has no get_config(), or for arguments that it refuses.
+  """
+  name, colon, arg = source.partition(':')
+  path = pathlib.Path(name)
+  if not path.is_file():
+    beside = sorted(p.name for p in path.parent.glob('*.py'))
+    raise FileNotFoundError(
+      f'{path}: no such file; config files in {path.parent}: '
+      f'{names.suggestion(path.name, beside)}'
+    )
+  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+  if spec is None or spec.loader is None:
+    raise ValueError(f'{path}: not a Python file')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise ValueError(f'{path}: has no get_config()')
+  return module.get_config(arg) if colon else module.get_config()
+
+
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
   """Parses the text after a config file's colon into typed options.
 
@@ -161,13 +189,13 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
   for part in filter(None, (p.strip() for p in arg.split(','))):
     name, equals, text = part.partition('=')
     if name not in defaults:
-      near = difflib.get_close_matches(name, defaults, 3, 0.4)
-      hint = f'; closest: {", ".join(near)}' if near else ''
+      raise ValueError(names.unknown('config argument', name, defaults))
+    default = defaults[name]
+    if not equals and not isinstance(default, bool):
       raise ValueError(
-        f'unknown config argument {name!r}; allowed are '
-        f'{", ".join(sorted(defaults))}{hint}'
+        f'config argument {name!r} has no value; give {name}={default}'
       )
-    options[name] = _typed(name, text if equals else 'True', defaults[name])
+    options[name] = _typed(name, text if equals else 'True', default)
   return options
 
 
@@ -179,7 +207,7 @@ def _typed(name: str, text: str, default: Any) -> Any:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError):
     value = text
-  if isinstance(default, float) and isinstance(value, int):
+  if isinstance(default, float) and type(value) is int:
     value = float(value)
   if type(value) is not type(default):
     raise ValueError(
@@ -189,91 +217,203 @@ def _typed(name: str, text: str, default: Any) -> Any:
   return value
 
 
+# How the sections are chosen whose keys depend on a name.
+_CHOSEN = {'model': 'name', 'split': 'method'}
+
+
+def check_key(config, key: str) -> None:
+  """Checks that config has a dotted key.
+
+  Raises:
+    ValueError: naming the closest keys, and those of the section.
+  """
+  section, path = config, []
+  for part in key.split('.'):
+    if not isinstance(section, ml_collections.ConfigDict):
+      raise ValueError(f'{".".join(path)} is one value; there is no key {key}')
+    if part not in section:
+      near = names.closest(key, _flat(config))
+      hint = f'closest: {", ".join(near)}; ' if near else ''
+      raise ValueError(
+        f'there is no key {key}; {hint}{".".join(["config", *path])} has '
+        f'{names.listing(section, 40, quoted=False)}{_advice(path, config)}'
+      )
+    section, path = section[part], [*path, part]
+
+
+def describe_key(config, key: str) -> str:
+  """Returns what a key may be set to, for a message."""
+  value = _at(config, key)
+  if isinstance(value, ml_collections.ConfigDict):
+    return (
+      f'{key} is a section; set one of its keys: '
+      f'{names.listing(value, 40, quoted=False)}{_advice([key], config)}'
+    )
+  return f'{key} takes {type(value).__name__}, such as {value!r}'
+
+
+def _advice(path: list[str], config) -> str:
+  if not path or path[0] not in _CHOSEN:
+    return ''
+  name = config[path[0]][_CHOSEN[path[0]]]
+  return (
+    f'; these are the keys of {name!r}: another {path[0]} is chosen after the '
+    f'config file, as in configs/default.py:{path[0]}=NAME'
+  )
+
+
+def _flat(config, before: str = '') -> dict[str, Any]:
+  """Returns {dotted key: value}, without the sections."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      flat.update(_flat(value, f'{before}{key}.'))
+    else:
+      flat[before + key] = value
+  return flat
+
+
+# Keys that are numbers with a lower limit.
+_LOWEST = {
+  'seed': 0,
+  'num_seeds': 1,
+  'data.min_cells': 0,
+  'data.min_cells_per_gene': 0,
+  'data.num_hvg': 0,
+  'data.degs': 0,
+  'split.seed': 0,
+  'train.steps': 1,
+  'train.batch_size': 1,
+  'train.chunk': 1,
+  'train.checkpoint_every': 1,
+  'train.keep': 2,
+  'train.patience': 0,
+  'eval.seed': 0,
+  'eval.cells': 1,
+  'eval.min_cells': 2,
+  'eval.top_genes': 1,
+  'eval.bootstrap': 100,
+  'eval.checkpoint': -1,
+  'eval.saved_cells': 1,
+  'predict.cells': 1,
+}
+
+
 def validate(config) -> None:
   """Checks what can be checked before any data is read.
 
   Raises:
     ValueError: naming the key, what was given and what is allowed.
   """
-  module = models.module(config.model.name)
-  _same_keys(
-    'model',
-    config.model,
-    {'name', *module.default_config()},
-    f'choose the model by the config argument: :model={config.model.name}',
-  )
-  _same_keys(
-    'split',
-    config.split,
-    {'method', 'seed', *splits.default_options(config.split.method)},
-    f'choose the split by the config argument: :split={config.split.method}',
-  )
-  _choices(config)
+  _same_keys(config)
+  for key, low in _LOWEST.items():
+    if _at(config, key) < low:
+      raise ValueError(
+        f'{key} is {_at(config, key)}; it must be at least {low}'
+      )
+  for key, allowed in _choices(config).items():
+    values = _at(config, key)
+    for value in values if isinstance(values, (tuple, list)) else (values,):
+      if value not in allowed:
+        raise ValueError(names.unknown(key, value, allowed))
   optimizers.validate(config.optimizer)
-  for key, low in (
-    ('num_seeds', 1),
-    ('train.steps', 1),
-    ('train.batch_size', 1),
-    ('train.chunk', 1),
-    ('train.checkpoint_every', 1),
-    ('train.keep', 2),
-    ('train.patience', 0),
-    ('eval.cells', 1),
-    ('eval.min_cells', 2),
-    ('eval.top_genes', 1),
-    ('eval.bootstrap', 100),
-    ('predict.cells', 1),
-  ):
-    value = config.get_ref(key).get() if '.' not in key else _at(config, key)
-    if value < low:
-      raise ValueError(f'{key} is {value}; it must be at least {low}')
-  if config.train.steps % config.train.chunk:
-    raise ValueError(
-      f'train.steps ({config.train.steps}) must be a multiple of train.chunk '
-      f'({config.train.chunk}): a chunk is one compiled call'
-    )
+  _check_leaderboard(config.eval)
+  _check_steps(config.train)
   fleet_settings(config)
 
 
-def _choices(config) -> None:
-  """Checks every key that takes one of a few names."""
-  datasets = ('simulate', *catalog.names())
+def _same_keys(config) -> None:
+  """Raises unless config has the keys of `default`, and values of their type.
+
+  A config file may set what it likes: without this, a key that is misspelled
+  there would change nothing, in silence.
+  """
+  given = _flat(config)
+  wanted = _flat(default(config.model.name, config.split.method))
+  for key in (*given, *wanted):
+    if key not in given or key not in wanted:
+      section = key.partition('.')[0]
+      near = names.closest(key, set(wanted) - set(given))
+      hint = f'; closest: {", ".join(near)}' if near else ''
+      raise ValueError(
+        f'config has {"no" if key in wanted else "the unknown"} key {key}'
+        f'{hint if key in given else ""}{_advice([section], config)}'
+      )
+  for key, value in given.items():
+    kinds = {type(wanted[key])}
+    kinds |= {float: {int}, tuple: {list}}.get(type(wanted[key]), set())
+    if type(value) not in kinds:
+      raise ValueError(
+        f'{key} is {value!r} ({type(value).__name__}); it takes '
+        f'{type(wanted[key]).__name__}, such as {wanted[key]!r}'
+      )
+
+
+def _choices(config) -> dict[str, tuple[str, ...]]:
+  """Returns the names that keys may have, or hold a tuple of."""
   choices = {
     'data.scale': ('counts', 'log1p'),
+    'data.zero_cells': ('drop', 'error'),
+    'data.hvg_flavor': hvg.FLAVORS,
+    'data.hvg_cells': ('train', 'all'),
     'data.storage': arrays.STORAGES,
     'train.select': SELECTIONS,
     'eval.split': ('val', 'test'),
     'eval.truth': TRUTHS,
     'eval.rank_denominator': ('n', 'n-1'),
+    'eval.baselines': tuple(baselines.KINDS),
   }
   if not config.data.path:
-    choices['data.dataset'] = datasets
+    choices['data.dataset'] = ('simulate', *catalog.names())
   if config.data.preset:
     choices['data.preset'] = tuple(conventions.PRESETS)
-  for key, allowed in choices.items():
-    _one_of(key, _at(config, key), allowed)
-  for kind in config.eval.baselines:
-    _one_of('eval.baselines', kind, tuple(baselines.KINDS))
+  return choices
 
 
-def _one_of(key, value, allowed):
-  if value in allowed:
-    return
-  near = difflib.get_close_matches(str(value), allowed, 1)
-  hint = f' (did you mean {near[0]!r}?)' if near else ''
-  raise ValueError(
-    f'{key} is {value!r}; allowed are {", ".join(map(repr, allowed))}{hint}'
-  )
-
-
-def _same_keys(section, given, expected, advice):
-  extra = sorted(set(given) - expected)
-  missing = sorted(expected - set(given))
-  if extra or missing:
+def _check_leaderboard(options) -> None:
+  columns = {
+    'aggregate': metrics.AGGREGATES,
+    'genes': ('all', f'top{options.top_genes}'),
+    'metric': metrics.TABLE_METRICS,
+  }
+  if len(options.leaderboard) != len(columns):
     raise ValueError(
-      f'config.{section} has the unknown keys {extra} and lacks {missing}; '
-      f'{advice}'
+      f'eval.leaderboard is {options.leaderboard!r}; it must name '
+      f'{", ".join(columns)}'
     )
+  for value, (column, allowed) in zip(options.leaderboard, columns.items()):
+    if value not in allowed:
+      raise ValueError(
+        names.unknown(f'eval.leaderboard, {column}', value, allowed)
+      )
+
+
+def _check_steps(options) -> None:
+  """Checks that phases, or the only one, are whole chunks."""
+  lengths = {'train.steps': options.steps}
+  if options.phases:
+    lengths = {}
+  for number, phase in enumerate(options.phases):
+    key = f'train.phases[{number}]'
+    if (
+      not isinstance(phase, (tuple, list))
+      or len(phase) not in (2, 3)
+      or type(phase[0]) is not int
+      or not isinstance(phase[1], (tuple, list))
+      or not phase[1]
+      or not all(isinstance(name, str) for name in (*phase[1], *phase[2:]))
+    ):
+      raise ValueError(
+        f'{key} is {phase!r}; it must be (steps, (player, ...)) or (steps, '
+        "(player, ...), sampler), such as (1000, ('model',))"
+      )
+    lengths[key] = phase[0]
+  for key, steps in lengths.items():
+    if steps < 1 or steps % options.chunk:
+      raise ValueError(
+        f'{key} is {steps} steps; it must be a positive multiple of '
+        f'train.chunk ({options.chunk}): a chunk is one compiled call'
+      )
 
 
 def _at(config, key: str) -> Any:
@@ -286,39 +426,56 @@ def fleet_settings(config) -> list[dict[str, float]]:
   """Returns the settings of config.fleet, every combination of its values.
 
   Raises:
-    ValueError: if an entry is not a (key, values) pair with a known key.
+    ValueError: if an entry is not a (key, values) pair with a known key and
+      numbers that the key may have.
   """
   settings: list[dict[str, float]] = [{}]
   for entry in config.fleet:
     if (
       not isinstance(entry, (tuple, list))
       or len(entry) != 2
+      or not isinstance(entry[0], str)
       or not isinstance(entry[1], (tuple, list))
       or not entry[1]
+      or not all(type(v) in (int, float) for v in entry[1])
     ):
       raise ValueError(
-        f'config.fleet has the entry {entry!r}; each must be '
-        "(key, (value, ...)), such as ('optimizer.learning_rate', (1e-3, 1e-4))"
+        f'config.fleet has the entry {entry!r}; each must be (key, (number, '
+        "...)), such as ('optimizer.learning_rate', (1e-3, 1e-4))"
       )
     key, values = entry
-    section, _, name = key.partition('.')
-    known = (section == 'optimizer' and name in optimizers.FLEET_KEYS) or (
-      section == 'model' and name in config.model
+    if key in settings[0]:
+      raise ValueError(f'config.fleet names {key!r} twice')
+    _check_fleet_key(config, key, values)
+    settings = [{**s, key: float(v)} for s in settings for v in values]
+  return settings
+
+
+def _check_fleet_key(config, key: str, values: tuple[float, ...]) -> None:
+  section, _, name = key.partition('.')
+  allowed = [f'optimizer.{k}' for k in optimizers.FLEET_KEYS]
+  if key not in allowed and not (section == 'model' and name in config.model):
+    raise ValueError(
+      f'{names.unknown("config.fleet", key, allowed)} and loss weights of the '
+      'model (model.x); other keys change the program and need a run of their '
+      'own'
     )
-    if not known:
-      allowed = [f'optimizer.{k}' for k in optimizers.FLEET_KEYS]
-      raise ValueError(
-        f'config.fleet names {key!r}; allowed are {", ".join(allowed)} and '
-        'loss weights of the model (model.x); other keys change the program '
-        'and need a run of their own'
-      )
-    if key == 'optimizer.clip_norm' and not config.optimizer.clip_norm:
+  if key == 'optimizer.clip_norm':
+    if not config.optimizer.clip_norm:
       raise ValueError(
         'config.fleet names optimizer.clip_norm, but optimizer.clip_norm is 0 '
         '(off); set it to a number that turns clipping on'
       )
-    settings = [{**s, key: float(v)} for s in settings for v in values]
-  return settings
+    if min(values) <= 0:
+      raise ValueError(
+        f'config.fleet sets optimizer.clip_norm to {min(values)}; it must be '
+        '> 0: 0 turns clipping off for a whole run, not for a member'
+      )
+  if section == 'optimizer':
+    for value in values:
+      changed = ml_collections.ConfigDict(config.optimizer.to_dict())
+      changed[name] = float(value)
+      optimizers.validate(changed)
 
 
 def members(config) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from pertjax import leaderboard, metrics, rng, targets, types
@@ -163,6 +162,7 @@ def predict_means(
           data,
           jnp.asarray(truth.source[v]),
           jnp.asarray(truth.source_weight[v]),
+          jnp.asarray(truth.source_mean[v]),
           jnp.asarray(truth.condition, jnp.int32),
           jnp.asarray(truth.group, jnp.int32),
         )
@@ -189,18 +189,49 @@ def _means_program(predict):
   if predict not in _PROGRAMS:
     _PROGRAMS.clear()
 
-    def means(params, consts, data, rows, weight, condition, group):
+    def means(params, consts, data, rows, weight, start, condition, group):
       def one(pair):
         c, g = pair
-        source = arrays.gather(data.cells, rows[g])
-        where = arrays.conditions_at(data, c[None], g[None])
-        cells = predict(params, None, source, where, consts)
-        return weight[g] @ cells / jnp.sum(weight[g])
+        return mean_prediction(
+          lambda source, where: predict(params, None, source, where, consts),
+          data,
+          rows[g],
+          weight[g],
+          start[g],
+          arrays.conditions_at(data, c[None], g[None]),
+        )
 
       return jax.lax.map(one, (condition, group))
 
     _PROGRAMS[predict] = jax.jit(means)
   return _PROGRAMS[predict]
+
+
+def mean_prediction(
+  predict: Callable[[jax.Array, types.Condition], jax.Array],
+  data: arrays.PerturbArrays,
+  rows: jax.Array,
+  weight: jax.Array,
+  start: jax.Array,
+  condition: types.Condition,
+) -> jax.Array:
+  """Returns the mean predicted cell, [genes].
+
+  It is the mean of the source cells plus the mean change, so that a prediction
+  of no change is the mean of the source to the last bit. Otherwise its effect
+  would be rounding noise, which has a correlation with anything.
+
+  Args:
+    predict: (source cells, condition) to cells.
+    data: the dataset.
+    rows: int32 [n] source cells.
+    weight: float32 [n]; 0 is padding.
+    start: float32 [genes] mean of the source cells.
+    condition: of one cell.
+  """
+  source = arrays.gather(data.cells, rows)
+  change = predict(source, condition) - source
+  return start + weight @ change / jnp.sum(weight)
 
 
 def score(
@@ -296,14 +327,11 @@ def score_baselines(
     return []
   programs = {}
   for kind in kinds:
-    options = ml_collections.ConfigDict(
-      {**baselines.default_config(), 'kind': kind}
-    )
-    programs[kind] = baselines.make(options, spec)
+    programs[kind] = baselines.make_kind(kind, spec)
 
   # One program for all of them: compiling, not computing, is what they cost.
   @jax.jit
-  def every(data, consts, key, rows, weight, condition, group):
+  def every(data, consts, key, rows, weight, start, condition, group):
     fit_data = statistics.FitData(data, statistics.pair_means(data, data.train))
     out = {}
     for kind, model in programs.items():
@@ -311,10 +339,16 @@ def score_baselines(
 
       def one(pair, model=model, params=params, kind=kind):
         version, c, g = pair
-        source = arrays.gather(data.cells, rows[version, g])
-        where = arrays.conditions_at(data, c[None], g[None])
-        cells = model.predict(params, None, source, where, consts[kind])
-        return weight[version, g] @ cells / jnp.sum(weight[version, g])
+        return mean_prediction(
+          lambda source, where: model.predict(
+            params, None, source, where, consts[kind]
+          ),
+          data,
+          rows[version, g],
+          weight[version, g],
+          start[version, g],
+          arrays.conditions_at(data, c[None], g[None]),
+        )
 
       out[kind] = jax.lax.map(one, (version_of, condition, group))
     return out
@@ -327,6 +361,7 @@ def score_baselines(
     rng.stream(rng.root(config.seed), rng.FIT),
     jnp.asarray(truth.source),
     jnp.asarray(truth.source_weight),
+    jnp.asarray(truth.source_mean),
     jnp.tile(jnp.asarray(truth.condition, jnp.int32), num_versions),
     jnp.tile(jnp.asarray(truth.group, jnp.int32), num_versions),
   )

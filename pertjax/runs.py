@@ -8,10 +8,12 @@ import pathlib
 import jax
 import numpy as np
 
+from pertjax import config as config_lib
 from pertjax import data as data_lib
 from pertjax import (
   evaluate,
   external,
+  names,
   predict,
   report,
   targets,
@@ -31,21 +33,21 @@ def start(
     config: a ConfigDict, from a config file or config.default().
     workdir: directory of the run.
     mode: 'train', 'evaluate' or 'predict'.
-    debug: one seed, few steps, no compilation, an error at the first NaN.
+    debug: train one seed for a few steps, operation by operation, with an
+      error at the first NaN.
+
+  Raises:
+    ValueError: for a config, file or request that cannot be right.
+    OSError: where something cannot be read or written.
+    FloatingPointError: if every member of the fleet has failed.
   """
-  if debug:
-    config = config.copy_and_resolve_references()
-    config.unlock()
-    config.num_seeds = 1
-    config.fleet = ()
-    config.train.steps = config.train.chunk = _DEBUG_STEPS
-    config.train.phases = ()
-    jax.config.update('jax_debug_nans', True)
-    with jax.disable_jit():
-      _MODES[mode](config, workdir)
-    return
+  if mode not in _MODES:
+    raise ValueError(names.unknown('mode', mode, _MODES))
   use_compilation_cache()
-  _MODES[mode](config, workdir)
+  if debug and mode == 'train':
+    _debug(config, workdir)
+  else:
+    _MODES[mode](config, workdir)
 
 
 def use_compilation_cache() -> None:
@@ -65,6 +67,22 @@ def _train(config, workdir):
   _report(run)
 
 
+def _debug(config, workdir):
+  config = config.copy_and_resolve_references().unlock()
+  config.num_seeds = 1
+  config.fleet = ()
+  config.train.steps = config.train.chunk = _DEBUG_STEPS
+  config.train.phases = ()
+  run = train.open_run(config, workdir)
+  members = config_lib.members(config)
+  train.write_run(run, members)
+  with jax.debug_nans(True), jax.disable_jit():
+    state = train.train_fleet(run, members)
+  # Compiled, and with the NaNs by which metrics say that they are undefined.
+  train.score(run, state, train.member_records(members, state))
+  _report(run)
+
+
 def _report(run):
   if run.config.log.report:
     path = report.write(run.workdir)
@@ -72,23 +90,46 @@ def _report(run):
 
 
 def _evaluate(config, workdir):
-  run = train.open_run(config, workdir)
   if config.eval.predictions:
-    truth = targets.make(config, run.data, run.spec)
-    scored = [
-      external.score(config, run.spec, truth, say=run.console.say),
-      *evaluate.score_baselines(config, run.data, run.spec, truth),
-    ]
-    members = []
-    train.write_run(run, members, parameters=0)
-    evaluate.finish(
-      config, workdir, run.spec, truth, scored, say=run.console.say
-    )
-    _report(run)
+    _evaluate_external(config, workdir)
     return
+  _check_trained(workdir)
+  run = train.open_run(config, workdir)
   state, members = train.restore_state(run, config.eval.checkpoint)
   train.score(run, state, members)
   _report(run)
+
+
+def _evaluate_external(config, workdir):
+  # Known before the data are read, which may take minutes.
+  if not pathlib.Path(config.eval.predictions).is_file():
+    raise FileNotFoundError(
+      f'eval.predictions={config.eval.predictions}: no such file; it must be '
+      'an h5ad with predicted cells of the held-out conditions'
+    )
+  if (workdir / 'predictions.h5ad').exists() or (workdir / 'ckpt').exists():
+    raise ValueError(
+      f'--workdir={workdir} holds a trained run, whose tables another '
+      "model's scores would replace; choose another directory for "
+      f'eval.predictions={config.eval.predictions}'
+    )
+  run = train.open_run(config, workdir)
+  truth = targets.make(config, run.data, run.spec)
+  scored = [
+    external.score(config, run.spec, truth, say=run.console.say),
+    *evaluate.score_baselines(config, run.data, run.spec, truth),
+  ]
+  train.write_run(run, [], parameters=0)
+  evaluate.finish(config, workdir, run.spec, truth, scored, say=run.console.say)
+  _report(run)
+
+
+def _check_trained(workdir):
+  if not (workdir / 'config.json').is_file():
+    raise FileNotFoundError(
+      f'--workdir={workdir} holds no run; train first with --mode=train and '
+      'the same --config and --workdir'
+    )
 
 
 def _predict(config, workdir):
@@ -99,14 +140,15 @@ def _predict(config, workdir):
     )
   path = pathlib.Path(config.predict.conditions)
   predict.read_requests(path)
+  _check_trained(workdir)
+  output = pathlib.Path(
+    config.predict.output or workdir / 'predicted.h5ad'
+  ).expanduser()
+  _check_output(output)
   run = train.open_run(config, workdir)
   state, members = train.restore_state(run)
   keep = train.usable(members)
   params = train.fit_fleet(run, state)
-  output = pathlib.Path(
-    config.predict.output or workdir / 'predicted.h5ad'
-  ).expanduser()
-  writers.check_writable(output.parent)
   done = predict.predict(
     config,
     output,
@@ -122,6 +164,21 @@ def _predict(config, workdir):
   run.console.say(
     f'{done["rows"]} requests, {done["cells"]:,} predicted cells: {output}'
   )
+
+
+def _check_output(output):
+  """Raises OSError, naming the key, where the output cannot be written."""
+  if output.is_dir():
+    raise IsADirectoryError(
+      f'predict.output={output}: a directory; give the name of an h5ad file'
+    )
+  try:
+    writers.check_writable(output.parent)
+  except OSError as error:
+    raise OSError(
+      f'predict.output={output}: its folder cannot be written to '
+      f'({error.__cause__ or error})'
+    ) from error
 
 
 _MODES = {'train': _train, 'evaluate': _evaluate, 'predict': _predict}

@@ -65,116 +65,169 @@ def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
     ValueError: if the split has no pair that can be scored.
   """
   options = config.eval
-  rows = {'val': data.val, 'test': data.test}[options.split]
-  pair_count = np.asarray(rows.pair_count)
-  chosen = np.flatnonzero(pair_count >= options.min_cells)
-  notes = []
-  if len(chosen) < len(pair_count):
-    notes.append(
-      f'{len(pair_count) - len(chosen)} of {len(pair_count)} pairs of the '
-      f'{options.split} split have fewer than eval.min_cells='
-      f'{options.min_cells} cells and are not scored'
-    )
-  if not len(chosen):
-    raise ValueError(
-      f'the {options.split} split has no condition with at least '
-      f'eval.min_cells={options.min_cells} cells (found {len(pair_count)} '
-      f'pairs with {sorted(pair_count.tolist(), reverse=True)[:5]} cells)'
-    )
-  start = np.asarray(rows.pair_start)
-  perturbed = np.asarray(rows.perturbed)
-  cells = [perturbed[start[p] : start[p] + pair_count[p]] for p in chosen]
-  control_start = np.asarray(rows.control_start)
-  control_count = np.asarray(rows.control_count)
-  control = np.asarray(rows.control)
-  groups = [
-    control[control_start[g] : control_start[g] + control_count[g]]
-    for g in range(data.num_groups)
-  ]
+  rows, notes = _rows(options, data)
+  chosen = _scored(rows, options, spec, notes)
+  # One order of all cells: a pair's halves do not depend on the other pairs.
   random = np.random.Generator(np.random.Philox(options.seed))
-  cells = [random.permutation(c) for c in cells]
-  groups = [random.permutation(c) for c in groups]
-  halves = [_halves(cells), _halves(groups)]
-  whole, _, square = _means(data, cells, squares=True)
-  whole_control, _, control_square = _means(data, groups, squares=True)
-  replicate = np.stack([_means(data, h)[0] for h in halves[0]])
-  replicate_control = np.stack([_means(data, h)[0] for h in halves[1]])
+  order = random.permutation(data.cells.shape[0])
+  pair_count, control_count = rows.pair_count[chosen], rows.control_count
+  cells = _lists(rows.perturbed, rows.pair_start[chosen], pair_count, order)
+  groups = _lists(rows.control, rows.control_start, control_count, order)
+  halves, control_halves = _halves(cells), _halves(groups)
+  replicate, whole, square = _means(data, halves)
+  replicate_control, whole_control, control_square = _means(
+    data, control_halves
+  )
   if options.truth == 'halves':
     observed, shown = replicate, replicate_control
-    sources = [halves[1][1], halves[1][0]]
+    sources = control_halves[::-1]
   else:
     observed, shown = whole[None], whole_control[None]
     sources = [groups]
   source, weight = _source_table(sources, options.cells)
-  source_mean = np.stack(
-    [
-      _means(data, [s[w > 0] for s, w in zip(table, used)])[0]
-      for table, used in zip(source, weight)
-    ]
-  )
-  pair_group = np.asarray(rows.pair_group)[chosen]
+  group, condition = rows.pair_group[chosen], rows.pair_condition[chosen]
   t = welch_t(
     whole,
     square,
-    pair_count[chosen],
-    whole_control[pair_group],
-    control_square[pair_group],
-    control_count[pair_group],
+    pair_count,
+    whole_control[group],
+    control_square[group],
+    control_count[group],
   )
-  condition = np.asarray(rows.pair_condition)[chosen]
   regimes = spec.split.regimes
   return Targets(
     condition=condition,
-    group=pair_group,
+    group=group,
     regime=tuple(
       regimes.get((int(c), int(g)), 'held_out')
-      for c, g in zip(condition, pair_group)
+      for c, g in zip(condition, group)
     ),
-    cells=pair_count[chosen],
-    observed=observed,
-    control=shown,
+    cells=pair_count,
+    observed=observed.astype(np.float32),
+    control=shown.astype(np.float32),
     source=source,
     source_weight=weight,
-    source_mean=source_mean,
+    source_mean=np.asarray(_source_means(data.cells, source, weight)),
     top_genes=top_mask(t, options.top_genes),
-    replicate=replicate,
-    replicate_control=replicate_control,
-    whole=whole,
-    whole_control=whole_control,
+    replicate=replicate.astype(np.float32),
+    replicate_control=replicate_control.astype(np.float32),
+    whole=whole.astype(np.float32),
+    whole_control=whole_control.astype(np.float32),
     notes=tuple(notes),
   )
 
 
+def _rows(options, data) -> tuple[arrays.Rows, list[str]]:
+  """Returns the rows of the split, on the host, and what to know of them."""
+  rows = {'val': data.val, 'test': data.test}[options.split]
+  notes = []
+  if not rows.control.shape[0]:
+    notes.append(
+      f'the {options.split} split has no control cells: predictions start from '
+      'training controls and effects are taken from them, so that the noise of '
+      'the training controls is in the truth too and favours what learnt it'
+    )
+  return jax.tree.map(np.asarray, arrays.with_controls(data, rows)), notes
+
+
+def _scored(rows, options, spec, notes) -> np.ndarray:
+  """Returns the pairs to score; adds to `notes` which ones are left out."""
+  enough = rows.pair_count >= options.min_cells
+  # Two, since one control cannot be in both halves.
+  controlled = rows.control_count[rows.pair_group] >= 2
+  total = len(enough)
+  if not enough.all():
+    notes.append(
+      f'{int((~enough).sum())} of {total} pairs of the {options.split} split '
+      f'have fewer than eval.min_cells={options.min_cells} cells and are not '
+      'scored'
+    )
+  lacking = enough & ~controlled
+  if lacking.any():
+    names = sorted({spec.group_name(g) for g in rows.pair_group[lacking]})
+    notes.append(
+      f'{int(lacking.sum())} of {total} pairs of the {options.split} split are '
+      'not scored, since their group has fewer than 2 control cells there: '
+      f'{", ".join(names)}'
+    )
+  if not (enough & controlled).any():
+    sizes = sorted(rows.pair_count.tolist(), reverse=True)[:5]
+    raise ValueError(
+      f'the {options.split} split has no condition with at least '
+      f'eval.min_cells={options.min_cells} cells and 2 control cells of its '
+      f'group (found {total} pairs with {sizes} cells)'
+    )
+  return np.flatnonzero(enough & controlled)
+
+
+def _lists(rows, start, count, order):
+  """Returns the rows of every slice, sorted by the random `order`."""
+  slices = [rows[a : a + n] for a, n in zip(start, count)]
+  return [s[np.argsort(order[s], kind='stable')] for s in slices]
+
+
 def _halves(lists):
-  """Cuts each list of rows in two; one single row is in both."""
+  """Cuts each list of rows in two."""
   return (
-    [x[: max(1, len(x) // 2)] for x in lists],
+    [x[: len(x) // 2] for x in lists],
     [x[len(x) // 2 :] for x in lists],
   )
 
 
-def _means(data, lists, *, squares=False):
-  """Returns (means, counts, means of squares) of lists of rows."""
+def _means(data, halves):
+  """Returns means of halves, of all, and of all squares, in float64.
+
+  Args:
+    data: the dataset.
+    halves: two lists of arrays of rows.
+
+  Returns:
+    ([2, lists, genes], [lists, genes], [lists, genes]).
+  """
+  lists = [*halves[0], *halves[1]]
   rows = np.concatenate([*lists, np.zeros(0, np.int32)]).astype(np.int32)
   segment = np.repeat(np.arange(len(lists)), [len(x) for x in lists])
   mean, count = _segment_means(
-    data, jnp.asarray(rows), jnp.asarray(segment, jnp.int32), len(lists), False
+    data, jnp.asarray(rows), jnp.asarray(segment, jnp.int32), len(lists)
   )
-  square = None
-  if squares:
-    square, _ = _segment_means(
-      data, jnp.asarray(rows), jnp.asarray(segment, jnp.int32), len(lists), True
-    )
-    square = np.asarray(square)
-  return np.asarray(mean), np.asarray(count), square
+  mean = np.asarray(mean, np.float64).reshape(2, len(halves[0]), 2, -1)
+  count = np.asarray(count, np.float64).reshape(2, -1, 1)
+  share = count / np.maximum(count.sum(0), 1)
+  whole = (share[:, :, None] * mean).sum(0)
+  return mean[:, :, 0], whole[:, 0], whole[:, 1]
 
 
-def _segment(data, rows, segment, num_segments, squared):
-  transform = (lambda x: x * x) if squared else None
-  return statistics.segment_means(data, rows, segment, num_segments, transform)
+def _segment(data, rows, segment, num_segments):
+  return statistics.segment_means(
+    data,
+    rows,
+    segment,
+    num_segments,
+    lambda x: jnp.concatenate([x, x * x], axis=1),
+  )
 
 
-_segment_means = jax.jit(_segment, static_argnums=(3, 4))
+_segment_means = jax.jit(_segment, static_argnums=3)
+
+
+def weighted_mean(weight: jax.Array, cells: jax.Array) -> jax.Array:
+  """Returns the mean [genes] of the cells [n, genes] whose weight is 1.
+
+  Full float32 on every device: TF32 errs by as much as a small effect.
+  """
+  total = jnp.matmul(weight, cells, precision=jax.lax.Precision.HIGHEST)
+  return total / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+@jax.jit
+def _source_means(cells, rows, weight):
+  """Returns [V, groups, genes]; 0 where a group has no rows."""
+
+  def one(item):
+    return weighted_mean(item[1], arrays.gather(cells, item[0]))
+
+  flat = rows.reshape(-1, rows.shape[-1]), weight.reshape(-1, rows.shape[-1])
+  return jax.lax.map(one, flat).reshape(*rows.shape[:2], -1)
 
 
 def _source_table(sources, most):
@@ -200,21 +253,24 @@ def welch_t(mean, square, count, control, control_square, control_count):
     control, control_square: [pairs, genes] of each pair's own controls.
     control_count: [pairs].
 
-  A gene that is constant on both sides gets 0.
+  A gene that is constant on both sides gets 0, whatever the constants: no
+  spread, no statistic.
   """
 
   def variance_of_mean(m, s, n):
-    n = np.maximum(n[:, None].astype(np.float64), 2)
-    spread = np.maximum(s.astype(np.float64) - m.astype(np.float64) ** 2, 0)
-    return spread / (n - 1)
+    m, s = m.astype(np.float64), s.astype(np.float64)
+    spread = s - m**2
+    # What rounding to float32 leaves where there is no spread.
+    spread = np.where(spread <= 1e-6 * s, 0, spread)
+    return spread / (np.maximum(n[:, None], 2) - 1)
 
   noise = variance_of_mean(mean, square, count) + variance_of_mean(
     control, control_square, control_count
   )
-  # Float32 means of squares leave about 1e-7 where the variance is 0.
-  flat = noise <= 1e-12
   difference = mean.astype(np.float64) - control
-  return np.where(flat, 0.0, difference / np.sqrt(np.where(flat, 1, noise)))
+  return np.where(
+    noise == 0, 0.0, difference / np.sqrt(np.where(noise == 0, 1, noise))
+  )
 
 
 def top_mask(t: np.ndarray, count: int) -> np.ndarray:

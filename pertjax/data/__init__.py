@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pertjax import names as name_lib
 from pertjax import types
 from pertjax.data import (
   arrays,
@@ -202,15 +203,19 @@ def make_split(options, raw: h5ad.Raw) -> types.Split:
 
 
 def _column(raw: h5ad.Raw, key: str, name: str) -> np.ndarray | None:
-  """Returns a column of obs as strings, None for an empty name."""
+  """Returns a column of obs as strings, '' where a value is missing.
+
+  None for an empty name.
+  """
   if not key:
     return None
   if key not in raw.obs:
     raise ValueError(
       f'{name}={key!r} is no column of obs in {raw.source}; '
-      f'{genes.suggestion(key, raw.obs.columns)}'
+      f'{name_lib.suggestion(key, raw.obs.columns)}'
     )
-  return raw.obs[key].astype(str).to_numpy()
+  column = raw.obs[key]
+  return column.astype(str).where(column.notna(), '').to_numpy()
 
 
 def split_labels(

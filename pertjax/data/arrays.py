@@ -212,6 +212,22 @@ def make_rows(
   )
 
 
+def with_controls(data: PerturbArrays, rows: Rows) -> Rows:
+  """Returns the rows of a split, with training controls if it has none.
+
+  Where every control trains, as GEARS has it, predictions of the other splits
+  start from training controls; see data.splits.
+  """
+  if rows.control.shape[0]:
+    return rows
+  return dataclasses.replace(
+    rows,
+    control=data.train.control,
+    control_start=data.train.control_start,
+    control_count=data.train.control_count,
+  )
+
+
 def condition_tables(
   conditions: types.Conditions, perturbations: tuple[str, ...], order: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -307,21 +323,24 @@ def place(matrix: Any, storage: str) -> Cells:
   Args:
     matrix: scipy CSR [cells, genes], float32.
     storage: one of STORAGES.
+
+  Raises:
+    ValueError: if 'csr' has more entries than 32-bit offsets can count.
   """
   num_cells, num_genes = matrix.shape
   if storage == 'csr':
     count = np.diff(matrix.indptr)
     width = max(1, int(count.max(initial=0)))
-    small = num_genes <= np.iinfo(np.uint16).max
-    columns = np.zeros(matrix.nnz + width, np.uint16 if small else np.int32)
-    columns[: matrix.nnz] = matrix.indices
-    values = np.zeros(matrix.nnz + width, np.float32)
-    values[: matrix.nnz] = matrix.data
     if matrix.nnz + width > np.iinfo(np.int32).max:
       raise ValueError(
         f'{matrix.nnz:,} entries are more than 32-bit row offsets can hold; '
         'use data.storage=bfloat16 or fewer genes'
       )
+    small = num_genes <= np.iinfo(np.uint16).max
+    columns = np.zeros(matrix.nnz + width, np.uint16 if small else np.int32)
+    columns[: matrix.nnz] = matrix.indices
+    values = np.zeros(matrix.nnz + width, np.float32)
+    values[: matrix.nnz] = matrix.data
     return PackedCells(
       start=jnp.asarray(matrix.indptr[:-1].astype(np.int32)),
       count=jnp.asarray(count.astype(np.int32)),

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pertjax import names as name_lib
 from pertjax import types
-from pertjax.data import genes
 
 _JOIN = '+'
 
@@ -88,13 +88,13 @@ def make(preset: str, **changes: Any) -> Convention:
   if preset not in PRESETS:
     raise ValueError(
       f'convention: {preset!r} is unknown; '
-      f'{genes.suggestion(preset, PRESETS, 8)}'
+      f'{name_lib.suggestion(preset, PRESETS, 8)}'
     )
   for field in changes:
     if field not in Convention._fields or field == 'name':
       raise ValueError(
         f'convention: no field {field!r}; '
-        f'{genes.suggestion(field, Convention._fields[1:])}'
+        f'{name_lib.suggestion(field, Convention._fields[1:])}'
       )
   for field in ('control', 'covariates'):
     if field in changes:
@@ -123,11 +123,11 @@ def check(convention: Convention) -> None:
       f'convention {name!r}: an empty separator; use None where a label is '
       'always one perturbation'
     )
-  twice = genes.duplicates((convention.key, *convention.covariates))
+  twice = name_lib.duplicates((convention.key, *convention.covariates))
   if twice:
     raise ValueError(
-      f'convention {name!r}: {genes.listing(twice)} used more than once among '
-      'key and covariates'
+      f'convention {name!r}: {name_lib.listing(twice)} used more than once '
+      'among key and covariates'
     )
 
 
@@ -401,5 +401,5 @@ def _merged_note(
     return []
   return [
     f'{len(merged)} conditions have more than one spelling, e.g. '
-    f'{genes.listing(merged[0])}: merged'
+    f'{name_lib.listing(merged[0])}: merged'
   ]

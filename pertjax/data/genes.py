@@ -1,18 +1,16 @@
-"""Names of genes and perturbations: finding, aligning and suggesting them.
-
-Depends on the standard library and NumPy alone, so that any part of the
-package may use `closest` and `suggestion` in its error messages.
-"""
+"""Genes by name: where those that are wanted or perturbed are in the data."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_SHOWN = 5  # Names shown in a message before the rest is only counted.
+from pertjax import names as name_lib
+
+# data/predictions.py still looks for it here.
+listing = name_lib.listing
 
 
 class Alignment(NamedTuple):
@@ -41,55 +39,6 @@ class Perturbed(NamedTuple):
 
   columns: tuple[int, ...]
   notes: tuple[str, ...]
-
-
-def closest(name: str, allowed: Iterable[str], n: int = 3) -> tuple[str, ...]:
-  """Returns up to `n` allowed names that look most like `name`, best first.
-
-  Letter case is ignored in the comparison; the names come back as they are
-  spelled in `allowed`.
-  """
-  spelled: dict[str, str] = {}
-  for candidate in allowed:
-    spelled.setdefault(str(candidate).casefold(), str(candidate))
-  found = difflib.get_close_matches(name.casefold(), spelled, n=n)
-  return tuple(spelled[key] for key in found)
-
-
-def suggestion(name: str, allowed: Iterable[str], n: int = 3) -> str:
-  """Returns the end of an error message: the closest names, or all of them.
-
-  Args:
-    name: what was given.
-    allowed: what could have been given.
-    n: names to show at most where some look alike.
-  """
-  allowed = [str(candidate) for candidate in allowed]
-  if not allowed:
-    return 'there are none'
-  similar = closest(name, allowed, n)
-  if similar:
-    return f'closest: {listing(similar)}'
-  return f'there are: {listing(allowed, 12)}'
-
-
-def listing(names: Iterable[object], shown: int = _SHOWN) -> str:
-  """Returns quoted names joined by commas; those past `shown` are counted."""
-  names = list(names)
-  text = ', '.join(repr(str(name)) for name in names[:shown])
-  rest = len(names) - shown
-  return f'{text} and {rest:,} more' if rest > 0 else text
-
-
-def duplicates(names: Iterable[str]) -> tuple[str, ...]:
-  """Returns the names that occur more than once, in order of appearance."""
-  seen: set[str] = set()
-  twice: dict[str, None] = {}
-  for name in names:
-    if name in seen:
-      twice[name] = None
-    seen.add(name)
-  return tuple(twice)
 
 
 def align(
@@ -122,21 +71,23 @@ def align(
   if len(missing) == len(wanted):
     raise ValueError(
       f'genes: none of the {len(wanted)} wanted genes is in the data (wanted: '
-      f'{listing(wanted)}; in the data: {listing(data_genes)}). Are both '
-      'symbols, or both Ensembl ids, of one species? ' + ' '.join(notes)
+      f'{name_lib.listing(wanted)}; in the data: '
+      f'{name_lib.listing(data_genes)}). Are both symbols, or both Ensembl '
+      'ids, of one species? ' + ' '.join(notes)
     )
   if missing and not allow_missing:
     hints = '; '.join(
-      f'{name!r}: {suggestion(name, data_genes)}' for name in missing[:3]
+      f'{name!r}: {name_lib.suggestion(name, data_genes)}'
+      for name in missing[:3]
     )
     raise ValueError(
       f'genes: {len(missing)} of {len(wanted)} wanted genes are not in the '
-      f'data: {listing(missing)} ({hints}). ' + ' '.join(notes)
+      f'data: {name_lib.listing(missing)} ({hints}). ' + ' '.join(notes)
     )
   if missing:
     notes.append(
       f'{len(missing)} of {len(wanted)} wanted genes are not in the data: '
-      f'{listing(missing)}'
+      f'{name_lib.listing(missing)}'
     )
   return Alignment(columns, missing, tuple(notes))
 
@@ -168,7 +119,7 @@ def perturbation_genes(
   if missing:
     notes.append(
       f'{len(missing)} of {len(perturbations)} perturbations name none of the '
-      f'{len(genes):,} genes: {listing(missing, 10)}'
+      f'{len(genes):,} genes: {name_lib.listing(missing, 10)}'
     )
   return Perturbed(tuple(int(index) for index in columns), tuple(notes))
 
@@ -178,10 +129,11 @@ def _match(
 ) -> tuple[np.ndarray, list[str]]:
   """Returns int32 [wanted] columns, -1 where missing, and notes on case."""
   for what, names in (('data genes', data_genes), ('wanted genes', wanted)):
-    twice = duplicates(names)
+    twice = name_lib.duplicates(names)
     if twice:
       raise ValueError(
-        f'{what}: {len(twice)} names occur more than once: {listing(twice)}'
+        f'{what}: {len(twice)} names occur more than once: '
+        f'{name_lib.listing(twice)}'
       )
   if not len(wanted):
     raise ValueError('wanted genes: the list is empty')
@@ -197,7 +149,7 @@ def _match(
       columns[index] = column[found]
   return columns, [
     f'{len(pairs)} names {verb} only when letter case is ignored: '
-    f'{listing(pairs)}'
+    f'{name_lib.listing(pairs)}'
   ]
 
 

@@ -6,6 +6,7 @@ feeds it (`Model.sampling`); a name with a dot is imported from elsewhere.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable
 
@@ -59,11 +60,15 @@ def paired(key, data, rows, size) -> types.Batch:
   key_cell, key_control = jax.random.split(key)
   choice = jax.random.randint(key_cell, (size,), 0, rows.perturbed.shape[0])
   target = rows.perturbed[choice]
-  if data.partner.shape[0]:
-    source = data.partner[target]
-  else:
-    source = draw_controls(key_control, rows, data.group[target])
+  source = _partners(key_control, data, rows, target)
   return _batch(data, target, source, data.condition[target])
+
+
+def _partners(key, data, rows, target):
+  """Returns the control row that each cell is paired with."""
+  if data.partner.shape[0]:
+    return data.partner[target]
+  return draw_controls(key, rows, data.group[target])
 
 
 def cells(key, data, rows, size) -> types.Batch:
@@ -106,33 +111,41 @@ def get(name: str) -> Sampler:
   """Returns a sampler by name; 'package.module.function' is imported.
 
   Raises:
-    ValueError: if no sampler has this name.
+    ValueError: if no sampler has this name, or its module has no such function.
+    ImportError: if its module cannot be imported.
   """
   if name in _SAMPLERS:
     return _SAMPLERS[name]
   if '.' in name:
     module, function = name.rsplit('.', 1)
-    return getattr(importlib.import_module(module), function)
+    found = getattr(importlib.import_module(module), function, None)
+    if callable(found):
+      return found
+    raise ValueError(f'sampler {name!r}: {module} has no function {function!r}')
+  near = difflib.get_close_matches(name, _SAMPLERS, 1)
+  hint = f'; closest: {near[0]}' if near else ''
   raise ValueError(
     f'unknown sampler {name!r}; allowed are {", ".join(_SAMPLERS)} or a '
-    'dotted name'
+    f'dotted name{hint}'
   )
 
 
 def evaluation_batches(
   name: str, data: arrays.PerturbArrays, rows: arrays.Rows, size: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Lays out every cell of a split in full batches, once.
+  """Lays out every cell of a split in batches, once.
 
   Args:
-    name: the model's sampler: 'cells' takes controls too, others perturbed.
+    name: the model's sampler: 'cells' takes controls too, others perturbed
+      cells; the batches of 'by_condition' have one condition and group each.
     data: the dataset.
     rows: the split's rows.
     size: cells in a batch.
 
   Returns:
-    (rows int32 [batches, size], weight float32 [batches, size]); the last
-    batch is padded with weight 0. No batches where the split is empty.
+    (rows int32 [batches, size], weight float32 [batches, size]); padding has
+    weight 0 and may fill the last batches whole. No batches where the split
+    is empty.
   """
   del data
   chosen = rows.perturbed
@@ -141,11 +154,28 @@ def evaluation_batches(
   total = chosen.shape[0]
   if not total:
     return jnp.zeros((0, size), jnp.int32), jnp.zeros((0, size))
+  if name == 'by_condition':
+    return _batches_of_pairs(rows, size)
   batches = -(-total // size)
   index = jnp.arange(batches * size)
   weight = (index < total).astype(jnp.float32)
   padded = chosen[jnp.minimum(index, total - 1)]
   return padded.reshape(batches, size), weight.reshape(batches, size)
+
+
+def _batches_of_pairs(rows, size):
+  """Lays out the cells of one pair after the other, each in its own batches."""
+  num_pairs = rows.pair_count.shape[0]
+  # Counts are traced; this many batches are enough whatever they are.
+  batches = rows.perturbed.shape[0] // size + num_pairs
+  end = jnp.cumsum(-(-rows.pair_count // size))
+  number = jnp.arange(batches)
+  pair = jnp.minimum(jnp.searchsorted(end, number, side='right'), num_pairs - 1)
+  first = end - -(-rows.pair_count // size)
+  place = (number - first[pair])[:, None] * size + jnp.arange(size)[None]
+  count = rows.pair_count[pair][:, None]
+  index = rows.pair_start[pair][:, None] + jnp.minimum(place, count - 1)
+  return rows.perturbed[index], (place < count).astype(jnp.float32)
 
 
 def evaluation_batch(
@@ -158,6 +188,9 @@ def evaluation_batch(
 ) -> types.Batch:
   """Gathers one batch of `evaluation_batches`, with controls if it needs."""
   source = None
-  if name != 'cells':
+  rows = arrays.with_controls(data, rows)
+  if name == 'by_condition':
     source = draw_controls(key, rows, data.group[target])
+  elif name != 'cells':
+    source = _partners(key, data, rows, target)
   return _batch(data, target, source, data.condition[target], weight)

@@ -70,7 +70,9 @@ def segment_means(
     transform: of [cells, genes] to [cells, features]; none for expression.
 
   Cells are read in blocks, so that the peak does not grow with their number;
-  an empty segment has mean 0. Sums are float32.
+  an empty segment has mean 0. A second pass adds the mean of what the first
+  left over: plain float32 sums of log counts were wrong by 6e-4 of their value
+  at 100,000 cells, which is as much as many an effect, and are by 3e-6 with it.
   """
   transform = transform or (lambda x: x)
   width = jax.eval_shape(
@@ -83,25 +85,28 @@ def segment_means(
   # Padding goes to one segment too many.
   padded = jnp.minimum(index, rows.shape[0] - 1)
   target = jnp.where(index < rows.shape[0], segment[padded], num_segments)
-
-  def add(total, block):
-    block_rows, block_segment = block
-    values = transform(arrays.gather(data.cells, block_rows))
-    return (
-      total
-      + jax.ops.segment_sum(
-        values.astype(jnp.float32), block_segment, num_segments + 1
-      ),
-      None,
-    )
-
-  total, _ = jax.lax.scan(
-    add,
-    jnp.zeros((num_segments + 1, width)),
-    (rows[padded].reshape(-1, _BLOCK), target.reshape(-1, _BLOCK)),
-  )
   count = jax.ops.segment_sum(jnp.ones(rows.shape[0]), segment, num_segments)
-  return total[:-1] / jnp.maximum(count, 1.0)[:, None], count
+  divisor = jnp.maximum(count, 1.0)[:, None]
+
+  def average(around):
+    """Averages the distances from `around` [segments, features]."""
+
+    def add(total, block):
+      block_rows, at = block
+      values = transform(arrays.gather(data.cells, block_rows))
+      values = values.astype(jnp.float32)
+      values = values - around[jnp.minimum(at, num_segments - 1)]
+      return total + jax.ops.segment_sum(values, at, num_segments + 1), None
+
+    total, _ = jax.lax.scan(
+      add,
+      jnp.zeros((num_segments + 1, width)),
+      (rows[padded].reshape(-1, _BLOCK), target.reshape(-1, _BLOCK)),
+    )
+    return total[:-1] / divisor
+
+  mean = average(jnp.zeros((num_segments, width)))
+  return mean + average(mean), count
 
 
 def pair_means(

@@ -302,7 +302,7 @@ def _acceleration(values: Array, used: Array) -> Array:
 def _student(normal: float, freedom: Array) -> Array:
   """Quantile of Student's t from that of the normal distribution.
 
-  Abramowitz and Stegun 26.7.5, four terms: within 0.1 % at 97.5 % from five
+  Abramowitz and Stegun 26.7.5, four terms: within 0.15 % at 97.5 % from five
   degrees of freedom on, and low below, where the resampled range is the limit.
   """
   z, v = normal, freedom

@@ -8,9 +8,9 @@ divided by the number of predictions (PerturBench, arXiv:2408.10609, section 4).
 Ties. PerturBench shuffles before it sorts, without a seed. Here a tie counts
 half (the mid-rank), which is the expected value of that shuffle: equal
 predictions for all conditions give (n - 1) / (2 n) with its denominator n and
-exactly 0.5 with n - 1. Distances that differ by less than their own rounding
-error are ties as well (`tolerance`), or the last bit of a matrix product would
-decide the rank of a model that predicts the same for everything.
+exactly 0.5 with n - 1. Distances that differ by less than the rounding
+error of the products are ties as well (`tolerance`), or a last bit would decide
+the rank of a model that predicts the same for everything.
 
 NaN. What cannot be compared sorts last, as in PerturBench: a NaN prediction
 loses against every number and ties with other NaN. A model whose predictions
@@ -31,8 +31,9 @@ METRICS = ('rmse', 'mse', 'mae', 'cosine', 'pearson', 'r2')
 DENOMINATORS = ('n', 'n-1')
 TIES = {'mid': 0.5, 'optimistic': 0.0, 'pessimistic': 1.0}
 
-# Error of one computed distance in units of the last place of the squares that
-# it is a sum of.
+# Rounding error of a computed distance, in units of the last place of the
+# squares that it is a sum of; 3.7 at most were seen in 1.6 million distances of
+# 50 to 20,000 genes.
 _UNITS = 4.0
 
 # References that are compared with all predictions at once, for 'mae'.

@@ -49,9 +49,20 @@ def default_config() -> dict[str, Any]:
 
 
 def make(config, spec: types.DataSpec) -> types.Model:
-  """Builds one baseline; see types.Model and KINDS."""
-  layers.check_choice('model.kind', config.kind, tuple(KINDS))
-  kind = config.kind
+  """Builds the baseline that config.kind names; see types.Model."""
+  return make_kind(spec=spec, **{k: config[k] for k in default_config()})
+
+
+def make_kind(kind: str, spec: types.DataSpec, **changes: float) -> types.Model:
+  """Builds one baseline of KINDS.
+
+  Args:
+    kind: its name.
+    spec: static facts of the data.
+    **changes: keys that differ from `default_config`.
+  """
+  layers.check_choice('model.kind', kind, tuple(KINDS))
+  options = {**default_config(), **changes}
   # Where few perturbed genes are measured (drugs), a perturbation is embedded
   # by its own training profile instead of by its gene.
   genes = np.asarray(spec.perturbation_genes, np.int32)
@@ -68,7 +79,7 @@ def make(config, spec: types.DataSpec) -> types.Model:
     if kind == 'additive_shrunk':
       params['factor'] = shrinkage(table)
     if kind == 'pca_arithmetic':
-      components = min(config.num_components, *data.arrays.cells.shape)
+      components = min(options['num_components'], *data.arrays.cells.shape)
       params['center'], params['basis'] = principal_components(
         key, data.arrays, components
       )
@@ -77,8 +88,8 @@ def make(config, spec: types.DataSpec) -> types.Model:
         table,
         consts['perturbation_genes'] if by_gene else None,
         num_perturbations=spec.num_perturbations,
-        components=config.ridge_components,
-        penalty=config.ridge_penalty,
+        components=options['ridge_components'],
+        penalty=options['ridge_penalty'],
       )
     return params
 
@@ -261,4 +272,6 @@ def predict_ridge(
 ) -> jax.Array:
   """Returns the shifts [queries, genes]; see fit_ridge."""
   embedded = _embed(fitted['embedding'], condition.perturbations)
-  return embedded @ fitted['core'].T @ fitted['genes'].T + fitted['center'][None]
+  return (
+    embedded @ fitted['core'].T @ fitted['genes'].T + fitted['center'][None]
+  )

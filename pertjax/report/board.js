@@ -263,11 +263,9 @@ function drawBoard() {
   const digits = decimals(
     Math.max(...shown.map((m) => Math.abs(score('mean', m, c))).filter(known), 0),
   );
-  const ranks = byScore(c).filter(
-    (m) => data.models[m].kind !== 'ceiling' && known(score('mean', m, c)),
-  );
   const way = direction(state.metric);
-  const rank = (m) => (way && ranks.includes(m) ? ranks.indexOf(m) + 1 : '');
+  const rank = (m) =>
+    way && rankable(c).includes(m) ? numberBetter(m, c) + 1 : '';
   const rows = sortedModels(c)
     .filter((m) => shown.includes(m))
     .map((m) => boardRow(m, c, x, lines, digits, rank(m)));

@@ -1,26 +1,13 @@
 // All metrics of one quantity: values, ranks and their shade.
 
-// Equal but for rounding.
-function alike(a, b) {
-  const size = Math.max(Math.abs(a), Math.abs(b));
-  return Math.abs(a - b) <= data.rounding * size;
-}
-
 // Mid-ranks among the models that are ranked; the ceiling is not.
 function rankAll(c) {
   if (!direction(data.combos[c][2])) return new Map();
-  const sign = goodness(data.combos[c][2]);
-  const ranked = models().filter(
-    (m) => data.models[m].kind !== 'ceiling' && known(score('mean', m, c)),
-  );
-  const value = (m) => sign * score('mean', m, c);
+  const ranked = rankable(c);
   return new Map(
     ranked.map((m) => {
-      const above = ranked.filter(
-        (o) => value(o) > value(m) && !alike(value(o), value(m)),
-      ).length;
-      const equal = ranked.filter((o) => alike(value(o), value(m))).length;
-      return [m, above + (equal + 1) / 2];
+      const equal = ranked.filter((o) => alike(score('mean', o, c), score('mean', m, c)));
+      return [m, numberBetter(m, c) + (equal.length + 1) / 2];
     }),
   );
 }
@@ -75,14 +62,16 @@ function drawMatrix() {
       'th',
       { scope: 'col', class: data.combos[c][2] === state.metric ? 'now' : null },
       metricWords(data.combos[c][2]).replace(/ rank$/, ''),
-      ' ',
+      h('br'),
       arrows[direction(data.combos[c][2])] || '',
     ),
   );
   const digits = new Map(
     columns.map((c) => {
       const values = order.map((m) => score('mean', m, c)).filter(known).map(Math.abs);
-      return [c, Math.min(decimals(Math.max(...values, 0)), 4)];
+      const most = Math.max(...values, 0);
+      // Three decimals wherever they suffice, so that columns compare.
+      return [c, most < 0.01 || most >= 10 ? decimals(most) : 3];
     }),
   );
   const ranked = split > 0 ? columns.length - split : 0;

@@ -13,6 +13,8 @@ from pertjax.report import read, scores
 # How far the two tables may differ before it is worth a line: both come from
 # float32 values, written with six digits or more.
 _TOLERANCE = 1e-4
+# Without these there is less to see, but the numbers are no less certain.
+_HARMLESS = ('eval/profiles.npz', 'metrics.jsonl', 'split_summary.json')
 # The status of a member before training has written one.
 UNFINISHED = 'not finished'
 
@@ -46,12 +48,11 @@ def collect(
     extra: lines about what the page leaves out.
   """
   env = run.env or {}
-  warnings = [
-    *(f'{name} is missing: {why}.' for name, why in run.missing.items()),
-    *_members(run, axes, grids),
-    *_undefined(run),
-    *_disagreements(axes, table, grids),
-  ]
+  warnings, notes = _members(run, axes, grids)
+  for name, why in run.missing.items():
+    lines = notes if name in _HARMLESS else warnings
+    lines.append(f'{name} is missing: {why}.')
+  warnings += [*_undefined(run), *_disagreements(axes, table, grids)]
   recorded = env.get('split_sha256')
   if recorded and run.split_sha256 and recorded != run.split_sha256:
     warnings.append(
@@ -70,7 +71,7 @@ def collect(
       f'The configured model ({name!r}) is not in the tables, which hold '
       f'{", ".join(axes.models)}.'
     )
-  notes = [*map(str, env.get('notes') or ()), *run.notes, *extra]
+  notes += [*map(str, env.get('notes') or ()), *run.notes, *extra]
   return [
     *(Note('warning', text) for text in warnings),
     *(Note('note', text) for text in notes),
@@ -84,17 +85,16 @@ def label(member: dict[str, Any]) -> str:
 
 def _members(
   run: read.Run, axes: scores.Axes, grids: dict[str, scores.Grid]
-) -> list[str]:
-  members = [
-    m for m in (run.env or {}).get('members') or () if isinstance(m, dict)
-  ]
+) -> tuple[list[str], list[str]]:
+  """Returns (warnings, notes) about members that did not end as planned."""
+  members = (run.env or {}).get('members') or ()
   scored = {
     member
     for grid in grids.values()
     for model, member in grid.runs
     if model == axes.primary
   }
-  lines = []
+  warnings, notes = [], []
   for member in members:
     status = str(member.get('status', UNFINISHED))
     if status == 'ok':
@@ -105,17 +105,19 @@ def _members(
       line += ' Its scores are ' + (
         'in the averages.' if inside else 'not in the averages.'
       )
+    # Stopping early is a way to end well.
+    lines = notes if status.startswith('stopped') else warnings
     lines.append(line)
   settings = {
     json.dumps(member.get('overrides') or {}, sort_keys=True)
     for member in members
   }
   if len(settings) > 1:
-    lines.append(
+    warnings.append(
       f'The members have {len(settings)} different settings; a mean over '
       'members mixes them. The table of members keeps them apart.'
     )
-  return lines
+  return warnings, notes
 
 
 def _undefined(run: read.Run) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import json
 import os
@@ -12,7 +13,7 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from pertjax.report import facts, notes, pack, read, scores, verdict
+from pertjax.report import facts, notes, pack, paired, read, scores, verdict
 
 FILE = 'report.html'
 # Scatter plots get what the rest of the page leaves of this.
@@ -94,7 +95,6 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
     'members': facts.members(run, axes, grids),
     'config': run.config,
     'hash_agrees': facts.hash_agrees(run),
-    'scripts': _SCRIPTS,
   }
 
   def page(profiles, left_out):
@@ -132,7 +132,7 @@ def _payload(
     'combos': axes.combos,
     'directions': axes.directions,
     'bests': axes.bests,
-    'rounding': scores.ROUNDING,
+    'rounding': paired.ROUNDING,
     'headline': verdict.headline_combo(axes, run.config)
     if axes.combos
     else None,
@@ -200,13 +200,13 @@ def _differences(
     mask = grid.in_regime(regime)
     conditions = tuple(np.array(grid.conditions)[mask].tolist())
     parts.append(
-      scores.paired_differences(grid.values[..., mask], rivals[r], conditions)
+      paired.differences(grid.values[..., mask], rivals[r], conditions)
     )
   return {
     'rivals': pack.pack(rivals.astype(np.int16)),
     **{
       key: pack.pack(np.stack([getattr(p, key) for p in parts]).astype('f4'))
-      for key in scores.Differences._fields
+      for key in paired.Differences._fields
     },
   }
 
@@ -227,16 +227,19 @@ def _script_json(value: Any) -> str:
 
 def _shown(value: Any) -> str:
   """Returns a value of a configuration as text."""
+  if isinstance(value, float):
+    return f'{value:.6g}'
   return value if isinstance(value, str) else json.dumps(value)
 
 
-def _fill(context: dict[str, Any]) -> str:
-  """Fills the template; every value is escaped unless it is our own file."""
+def _own(name: str) -> markupsafe.Markup:
+  """Reads a file of this package, which needs no escaping."""
   files = importlib.resources.files('pertjax.report')
+  return markupsafe.Markup(files.joinpath(name).read_text(encoding='utf-8'))
 
-  def own(name):
-    return markupsafe.Markup(files.joinpath(name).read_text(encoding='utf-8'))
 
+@functools.cache
+def _template() -> jinja2.Template:
   environment = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -244,12 +247,16 @@ def _fill(context: dict[str, Any]) -> str:
     lstrip_blocks=True,
   )
   environment.filters['shown'] = _shown
-  template = environment.from_string(own('template.html'))
-  return template.render(
+  return environment.from_string(_own('template.html'))
+
+
+def _fill(context: dict[str, Any]) -> str:
+  """Fills the template; every value is escaped unless it is our own file."""
+  return _template().render(
     {
       **context,
       'data': markupsafe.Markup(context['data']),
-      'style': own(_STYLE),
-      'scripts': [own(name) for name in context['scripts']],
+      'style': _own(_STYLE),
+      'scripts': [_own(name) for name in _SCRIPTS],
     }
   )

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import array
 import collections
-import csv
-import difflib
 import hashlib
-import itertools
 import json
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from pertjax.report import columns
 
 METRIC_TEXT = (
   'model',
@@ -78,23 +77,6 @@ _ENV_KINDS = {
   'groups': list,
   'metric_versions': dict,
 }
-_ROWS_AT_ONCE = 50_000
-
-
-class Table(NamedTuple):
-  """Columns of a csv file.
-
-  Attributes:
-    text: {column: (distinct values, int32 [rows] codes into them)}.
-    numbers: {column: float64 [rows]}; an empty field is NaN.
-  """
-
-  text: dict[str, tuple[tuple[str, ...], np.ndarray]]
-  numbers: dict[str, np.ndarray]
-
-  @property
-  def num_rows(self) -> int:
-    return len(next(iter(self.numbers.values())))
 
 
 class Profiles(NamedTuple):
@@ -142,8 +124,8 @@ class Run(NamedTuple):
   split_summary: list[dict[str, Any]] | None
   split_sha256: str | None
   curves: Curves | None
-  metrics: Table | None
-  summary: Table | None
+  metrics: columns.Table | None
+  summary: columns.Table | None
   profiles: Profiles | None
   missing: dict[str, str]
   notes: tuple[str, ...]
@@ -186,11 +168,14 @@ def read_run(workdir: pathlib.Path) -> Run:
     split_sha256=maybe('split.csv', _sha256),
     curves=curves,
     metrics=maybe(
-      'eval/metrics.csv', read_table, text=METRIC_TEXT, numbers=METRIC_NUMBERS
+      'eval/metrics.csv',
+      columns.read,
+      text=METRIC_TEXT,
+      numbers=METRIC_NUMBERS,
     ),
     summary=maybe(
       'eval/summary.csv',
-      read_table,
+      columns.read,
       text=SUMMARY_TEXT,
       numbers=SUMMARY_NUMBERS,
     ),
@@ -216,53 +201,6 @@ def read_json(path: pathlib.Path, kind: type) -> Any:
       f'expected a {kind.__name__}'
     )
   return value
-
-
-def read_table(
-  path: pathlib.Path, *, text: Sequence[str], numbers: Sequence[str]
-) -> Table:
-  """Reads columns of a csv file; further columns are not read.
-
-  Args:
-    path: the file.
-    text: columns to read as text.
-    numbers: columns to read as numbers; an empty field is NaN.
-
-  Raises:
-    ValueError: a column is missing, a row has another number of fields, or a
-      number cannot be read; the message gives the line.
-  """
-  # A vocabulary hands out the next code when it meets a new value.
-  vocabularies = {
-    name: collections.defaultdict(itertools.count().__next__) for name in text
-  }
-  codes = {name: array.array('i') for name in text}
-  values = {name: array.array('d') for name in numbers}
-  try:
-    with path.open(newline='', encoding='utf-8') as file:
-      rows = csv.reader(file, strict=True)
-      header = next(rows, [])
-      _check_names(path, 'column', header, (*text, *numbers))
-      at = {name: header.index(name) for name in (*text, *numbers)}
-      line = 2
-      while chunk := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-        _check_widths(path, chunk, len(header), line)
-        columns = list(zip(*chunk))
-        for name in text:
-          code = vocabularies[name].__getitem__
-          codes[name].extend(map(code, columns[at[name]]))
-        for name in numbers:
-          values[name].extend(_floats(path, name, columns[at[name]], line))
-        line += len(chunk)
-  except (csv.Error, UnicodeDecodeError) as error:
-    raise ValueError(f'{path}: not a readable csv file: {error}') from error
-  return Table(
-    text={
-      name: (tuple(vocabularies[name]), np.array(codes[name], np.int32))
-      for name in text
-    },
-    numbers={name: np.array(values[name], np.float64) for name in numbers},
-  )
 
 
 def read_curves(path: pathlib.Path) -> tuple[Curves, tuple[str, ...]]:
@@ -335,9 +273,13 @@ def read_profiles(path: pathlib.Path) -> Profiles:
     ValueError: it is not an npz file, or names or shapes do not fit.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
-      _check_names(path, 'array', file.files, PROFILES)
-      arrays = {name: file[name] for name in PROFILES}
+    # Opened here: np.load leaves a file open that is no zip archive.
+    with (
+      path.open('rb') as file,
+      np.load(file, allow_pickle=False) as archive,
+    ):
+      columns.check_names(path, 'array', archive.files, PROFILES)
+      arrays = {name: archive[name] for name in PROFILES}
   except (zipfile.BadZipFile, EOFError, OSError, TypeError) as error:
     raise ValueError(f'{path}: not a readable npz file: {error}') from error
   except ValueError as error:
@@ -378,14 +320,14 @@ def _check_env(path: pathlib.Path, env: Mapping[str, Any]) -> None:
         f'{kind.__name__}'
       )
   for member in env.get('members') or ():
-    _check_names(
+    columns.check_names(
       path, 'key', member if isinstance(member, dict) else (), ('member',)
     )
 
 
 def _check_split_summary(path: pathlib.Path, rows: list[Any]) -> None:
   for i, row in enumerate(rows):
-    _check_names(
+    columns.check_names(
       path, 'key', row if isinstance(row, dict) else (), SPLIT_SUMMARY
     )
     for key in ('conditions', 'cells'):
@@ -393,45 +335,3 @@ def _check_split_summary(path: pathlib.Path, rows: list[Any]) -> None:
         raise ValueError(
           f'{path}: {key} of row {i} is {row[key]!r}, expected an integer'
         )
-
-
-def _check_names(
-  path: pathlib.Path, what: str, found: Iterable[str], needed: Iterable[str]
-) -> None:
-  found = list(found)
-  for name in needed:
-    if name not in found:
-      close = difflib.get_close_matches(name, found, n=1)
-      hint = f'; is {close[0]!r} meant?' if close else ''
-      raise ValueError(
-        f'{path}: {what} {name!r} is missing, found '
-        f'{", ".join(map(str, found)) or "nothing"}{hint}'
-      )
-
-
-def _check_widths(
-  path: pathlib.Path, rows: list[list[str]], width: int, first: int
-) -> None:
-  if set(map(len, rows)) == {width}:
-    return
-  bad = next(i for i, row in enumerate(rows) if len(row) != width)
-  raise ValueError(
-    f'{path}: row {first + bad} has {len(rows[bad])} fields, expected {width}'
-  )
-
-
-def _floats(
-  path: pathlib.Path, name: str, column: Sequence[str], first: int
-) -> array.array:
-  try:
-    return array.array('d', map(float, column))
-  except ValueError:
-    values = array.array('d')
-    for i, text in enumerate(column):
-      try:
-        values.append(float(text or 'nan'))
-      except ValueError as error:
-        raise ValueError(
-          f'{path}: row {first + i}: {name} is {text!r}, expected a number'
-        ) from error
-    return values

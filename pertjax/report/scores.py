@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pertjax.report import read
+from pertjax.report import columns, read
 
 CEILING = 'ceiling'
 ALL = 'all'
@@ -22,14 +21,6 @@ RANK = '_rank'  # ends the name of a rank metric; these come last.
 
 _HIGHER = ('higher', 'max', 'maximize', 'maximise', 'up')
 _LOWER = ('lower', 'min', 'minimize', 'minimise', 'down')
-
-# Resamples of the bootstrap; the Monte Carlo error of an end of the interval
-# is then near 3% of its width.
-NUM_RESAMPLES = 2000
-# Relative rounding of a float32 sum over thousands of genes.
-ROUNDING = 1e-6
-# With fewer conditions the percentile bootstrap is far too narrow.
-FEWEST_CONDITIONS = 5
 
 
 class Axes(NamedTuple):
@@ -86,22 +77,6 @@ class Grid(NamedTuple):
     return np.array([regime in (ALL, name) for name in self.regimes], bool)
 
 
-class Differences(NamedTuple):
-  """Paired differences between each model and a rival, over pairs.
-
-  Attributes:
-    mean: [models, combos] over the pairs where both are defined.
-    low, high: [models, combos] 95% bootstrap interval, NaN where there are
-      fewer than FEWEST_CONDITIONS conditions.
-    pairs: [models, combos] how many pairs both have.
-  """
-
-  mean: np.ndarray
-  low: np.ndarray
-  high: np.ndarray
-  pairs: np.ndarray
-
-
 def make_axes(run: read.Run) -> Axes:
   """Collects the names along every axis of a run's tables.
 
@@ -150,7 +125,7 @@ def make_axes(run: read.Run) -> Axes:
   )
 
 
-def make_scores(summary: read.Table, axes: Axes) -> dict[str, np.ndarray]:
+def make_scores(summary: columns.Table, axes: Axes) -> dict[str, np.ndarray]:
   """Spreads eval/summary.csv over dense arrays, NaN where there is no row.
 
   Returns:
@@ -195,7 +170,7 @@ def make_scores(summary: read.Table, axes: Axes) -> dict[str, np.ndarray]:
   return scores
 
 
-def make_grid(table: read.Table, axes: Axes, split: str) -> Grid:
+def make_grid(table: columns.Table, axes: Axes, split: str) -> Grid:
   """Spreads the rows of one split over runs, combos and pairs.
 
   Raises:
@@ -254,87 +229,6 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
   return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def paired_differences(
-  values: np.ndarray, rivals: np.ndarray, conditions: tuple[str, ...]
-) -> Differences:
-  """Compares models condition by condition.
-
-  The percentile bootstrap (Efron 1979) resamples conditions, with all their
-  groups together: one perturbation in two cell lines is not two independent
-  observations. Its levels are widened for small samples (Hesterberg 2015,
-  section 4.3, https://doi.org/10.1080/00031305.2015.1089789).
-
-  Args:
-    values: [models, combos, pairs], NaN where undefined.
-    rivals: int [combos], the model that the others are compared with; -1 for
-      none.
-    conditions: [pairs] names.
-  """
-  num_models, num_combos, num_pairs = values.shape
-  if not num_pairs:
-    nothing = np.full((num_models, num_combos), np.nan)
-    return Differences(nothing, nothing, nothing, np.zeros(nothing.shape, int))
-  rival = np.take_along_axis(
-    values, np.maximum(rivals, 0)[None, :, None], axis=0
-  )
-  rival = np.where((rivals >= 0)[None, :, None], rival, np.nan)
-  # [pairs, models * combos], so that resampling is one matrix product.
-  gaps = values - rival
-  # Equal predictions differ by rounding, which must not look like an effect.
-  size = np.maximum(np.abs(values), np.abs(rival))
-  gaps = np.where(np.abs(gaps) <= ROUNDING * size, 0, gaps)
-  gaps = gaps.reshape(num_models * num_combos, num_pairs).T
-  both = np.isfinite(gaps)
-  gaps = np.where(both, gaps, 0)
-  count = both.sum(0)
-
-  names, cluster = np.unique(np.array(conditions, str), return_inverse=True)
-  of_cluster = np.eye(len(names))[cluster]  # [pairs, conditions]
-  num_clusters = (of_cluster.T @ both > 0).sum(0)
-  # A constant, so that the same tables give the same page.
-  draws = np.random.default_rng(0).multinomial(
-    len(names), np.full(len(names), 1 / max(len(names), 1)), NUM_RESAMPLES
-  )
-  total = draws @ (of_cluster.T @ gaps)  # [resamples, models * combos]
-  weight = draws @ (of_cluster.T @ both)
-  enough = num_clusters >= FEWEST_CONDITIONS
-  low, high = np.full((2, len(count)), np.nan)
-  if enough.any():
-    # A resample may hold none of the conditions where both are defined.
-    resampled = np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
-    for size in np.unique(num_clusters[enough]):
-      which = num_clusters == size
-      tail = _tail(int(size))
-      low[which], high[which] = np.nanquantile(
-        resampled[:, which], [tail, 1 - tail], axis=0
-      )
-  average = np.where(count > 0, gaps.sum(0) / np.maximum(count, 1), np.nan)
-  shape = (num_models, num_combos)
-  return Differences(
-    mean=average.reshape(shape),
-    low=low.reshape(shape),
-    high=high.reshape(shape),
-    pairs=count.reshape(shape),
-  )
-
-
-def _tail(n: int) -> float:
-  """Returns the level below a 95% interval of n values, widened for small n.
-
-  The normal quantile becomes Student's, by the expansion 26.7.5 of Abramowitz
-  and Stegun, times sqrt(n / (n - 1)), the bias of the bootstrap's spread.
-  """
-  normal = statistics.NormalDist()
-  z, v = normal.inv_cdf(0.975), n - 1
-  student = (
-    z
-    + (z**3 + z) / (4 * v)
-    + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-  )
-  return normal.cdf(-student * (n / (n - 1)) ** 0.5)
-
-
 def best_of(
   scores: np.ndarray, candidates: list[int], direction: str | None
 ) -> int:
@@ -387,7 +281,7 @@ def _kind(run: read.Run, name: str, primary: str | None) -> str:
   return 'trained' if name == primary else 'baseline'
 
 
-def _names(tables: list[read.Table], column: str) -> list[str]:
+def _names(tables: list[columns.Table], column: str) -> list[str]:
   return list(dict.fromkeys(n for t in tables for n in t.text[column][0]))
 
 
@@ -395,23 +289,23 @@ def _ordered(names: list[str], first: tuple[str, ...]) -> list[str]:
   return [n for n in first if n in names] + [n for n in names if n not in first]
 
 
-def _combos(table: read.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
+def _combos(table: columns.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
   """Returns the (aggregate, genes, metric) that occur, and [rows] codes."""
-  columns = [table.text[key] for key in ('aggregate', 'genes', 'metric')]
-  shape = tuple(max(len(names), 1) for names, _ in columns)
-  flat = np.ravel_multi_index([codes for _, codes in columns], shape)
+  parts = [table.text[key] for key in ('aggregate', 'genes', 'metric')]
+  shape = tuple(max(len(names), 1) for names, _ in parts)
+  flat = np.ravel_multi_index([codes for _, codes in parts], shape)
   unique, codes = np.unique(flat, return_inverse=True)
   places = np.unravel_index(unique, shape)
   combos = [
-    tuple(columns[axis][0][place] for axis, place in enumerate(combo))
+    tuple(parts[axis][0][place] for axis, place in enumerate(combo))
     for combo in zip(*places)
   ]
   return combos, codes
 
 
-def _unique_rows(columns: list[np.ndarray]) -> tuple[list[tuple], np.ndarray]:
-  """Returns the distinct rows of some columns, sorted, and [rows] codes."""
-  parts = [np.unique(column, return_inverse=True) for column in columns]
+def _unique_rows(arrays: list[np.ndarray]) -> tuple[list[tuple], np.ndarray]:
+  """Returns the distinct rows of some arrays, sorted, and [rows] codes."""
+  parts = [np.unique(column, return_inverse=True) for column in arrays]
   shape = tuple(max(len(names), 1) for names, _ in parts)
   flat = np.ravel_multi_index([codes for _, codes in parts], shape)
   unique, codes = np.unique(flat, return_inverse=True)
@@ -423,7 +317,9 @@ def _unique_rows(columns: list[np.ndarray]) -> tuple[list[tuple], np.ndarray]:
   return rows, codes
 
 
-def _directions(summary: read.Table) -> tuple[dict[str, str], dict[str, float]]:
+def _directions(
+  summary: columns.Table,
+) -> tuple[dict[str, str], dict[str, float]]:
   metrics, metric_codes = summary.text['metric']
   texts, text_codes = summary.text['direction']
   directions, bests = {}, {}

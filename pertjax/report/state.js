@@ -66,14 +66,23 @@ function models() {
   return data.models.map((_, m) => m);
 }
 
-// Best first, undefined last.
-function byScore(c) {
-  const sign = goodness(data.combos[c][2]);
-  const value = (m) => score('mean', m, c);
-  return models().sort((a, b) => {
-    if (known(value(a)) && known(value(b))) return sign * (value(b) - value(a));
-    return known(value(b)) - known(value(a));
-  });
+// Equal but for rounding.
+function alike(a, b) {
+  const size = Math.max(Math.abs(a), Math.abs(b));
+  return Math.abs(a - b) <= data.rounding * size;
+}
+
+function rankable(c) {
+  return models().filter(
+    (m) => data.models[m].kind !== 'ceiling' && known(score('mean', m, c)),
+  );
+}
+
+function numberBetter(m, c) {
+  const value = (o) => goodness(data.combos[c][2]) * score('mean', o, c);
+  return rankable(c).filter(
+    (o) => value(o) > value(m) && !alike(value(o), value(m)),
+  ).length;
 }
 
 // With one regime, "all" is another name for it.

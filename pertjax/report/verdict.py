@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pertjax.report import scores
+from pertjax.report import paired, scores
 
 # What the page opens with, unless the configuration says otherwise.
 HEADLINE = ('delta', 'all', 'pearson')
@@ -157,9 +157,7 @@ def read(
     for name, kept in zip(grid.conditions, grid.in_regime(axes.regimes[regime]))
     if kept
   ]
-  gap = scores.paired_differences(
-    values[:, None], np.array([baseline]), tuple(names)
-  )
+  gap = paired.differences(values[:, None], np.array([baseline]), tuple(names))
   difference = tuple(float(x[model, 0]) for x in (gap.mean, gap.low, gap.high))
   return reading._replace(
     difference=difference,

@@ -2,47 +2,14 @@
 
 import warnings
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from small_adata import PERTURBENCH, make, refused, take
 
 from pertjax.data import conventions, h5ad
-
-PERTURBENCH = conventions.make('perturbench')
-CONDITIONS = ['control', 'A', 'B', 'A+B']
-
-
-def make(num=24, num_genes=6, **changes):
-  """Returns a small AnnData of counts; no cell and no gene is empty."""
-  i, j = np.arange(num)[:, None], np.arange(num_genes)[None]
-  counts = ((3 * i + 5 * j + i * j) % 4).astype(np.float32)
-  counts[:, 0] += 1
-  obs = pd.DataFrame(
-    {
-      'condition': pd.Categorical([CONDITIONS[k // 2 % 4] for k in range(num)]),
-      'cell_type': ['ta' if k < num // 2 else 'tb' for k in range(num)],
-      'batch': [k % 2 for k in range(num)],
-    },
-    index=[f'cell{k}' for k in range(num)],
-  )
-  var = pd.DataFrame(
-    {'symbol': [f'S{k}' for k in range(num_genes)]},
-    index=[f'G{k}' for k in range(num_genes)],
-  )
-  parts = {'X': sparse.csr_matrix(counts), 'obs': obs, 'var': var, **changes}
-  return anndata.AnnData(**parts)
-
-
-def take(adata, scale='counts', convention=PERTURBENCH, **options):
-  return h5ad.from_anndata(adata, convention=convention, scale=scale, **options)
-
-
-def refused(adata, words, **options):
-  with pytest.raises(ValueError, match=words):
-    take(adata, **options)
 
 
 def test_what_is_read():
@@ -84,51 +51,6 @@ def test_groups_are_the_combinations_that_occur_sorted():
   assert not none.group_ids.any()
 
 
-@pytest.mark.parametrize(
-  'change',
-  [
-    lambda x: x.toarray(),
-    sparse.csc_matrix,
-    sparse.csr_array,
-    lambda x: x.astype(np.float64),
-    lambda x: x.astype(np.int64),
-  ],
-  ids=['dense', 'csc', 'array', 'float64', 'int64'],
-)
-def test_every_kind_of_matrix_gives_the_same_dataset(change):
-  reference = take(make())
-  adata = make()
-  adata.X = change(adata.X)
-  raw = take(adata)
-  assert raw.X.dtype == np.float32
-  np.testing.assert_array_equal(raw.X.toarray(), reference.X.toarray())
-  assert raw.fingerprint == reference.fingerprint
-
-
-def test_stored_zeros_and_unsorted_indices_do_not_matter_nor_change_the_input():
-  adata = make(3, 3, obs=make(3).obs)
-  messy = sparse.csr_matrix(
-    (
-      np.array([2, 1, 0, 5, 3], np.float32),
-      np.array([2, 0, 1, 1, 0]),
-      np.array([0, 3, 4, 5]),
-    ),
-    shape=(3, 3),
-  )
-  adata.obs['condition'] = ['control', 'A', 'B']
-  adata.obs['cell_type'] = 'k'
-  adata.X = messy
-  before = adata.X.indices.copy(), adata.X.data.copy()
-  raw = take(adata)
-  assert raw.X.nnz == 4
-  assert raw.X.indices.tolist() == [0, 2, 1, 0]
-  np.testing.assert_array_equal(adata.X.indices, before[0])
-  np.testing.assert_array_equal(adata.X.data, before[1])
-  tidy = adata.copy()
-  tidy.X = sparse.csr_matrix(messy.toarray())
-  assert take(tidy).fingerprint == raw.fingerprint
-
-
 def test_fingerprint_changes_with_anything_that_matters():
   seen = {take(make()).fingerprint}
 
@@ -168,24 +90,6 @@ def test_file_round_trip_is_the_same_dataset(tmp_path):
   assert raw.gene_sets == {'first': ('G0', 'G2'), 'second': ('G1',)}
   assert memory.gene_sets == raw.gene_sets
   assert any('1 members of gene sets' in note for note in raw.notes)
-
-
-@pytest.mark.parametrize('dense', [False, True])
-def test_dense_files_and_backed_data(tmp_path, monkeypatch, dense):
-  adata = make()
-  reference = take(adata).fingerprint
-  if dense:
-    adata.X = adata.X.toarray()
-    monkeypatch.setattr(h5ad, '_BLOCK_BYTES', 100)  # Several blocks of rows.
-  path = tmp_path / 'x.h5ad'
-  adata.write_h5ad(path)
-  raw = h5ad.read(path, convention=PERTURBENCH, scale='counts')
-  assert raw.fingerprint == reference
-  backed = anndata.read_h5ad(path, backed='r')
-  try:
-    assert take(backed).fingerprint == reference
-  finally:
-    backed.file.close()
 
 
 def test_layers_and_counts():
@@ -310,44 +214,6 @@ def test_no_control_and_only_control():
   )
   adata.obs['condition'] = 'control'
   refused(adata, 'only one condition')
-
-
-@pytest.mark.parametrize(
-  ('value', 'words'),
-  [
-    (np.nan, "1 values are NaN, the first .*cell 'cell5', gene 'G0'"),
-    (np.inf, "1 values are infinite.*'cell5', gene 'G0'"),
-    (-1.0, "1 values are negative.*'cell5', gene 'G0'"),
-  ],
-)
-@pytest.mark.parametrize('scale', h5ad.SCALES)
-def test_impossible_values(value, words, scale):
-  adata = make()
-  values = adata.X.toarray()
-  values[5, 0] = value
-  adata.X = sparse.csr_matrix(values)
-  refused(adata, words, scale=scale)
-
-
-def test_float64_beyond_float32_is_infinite_and_refused():
-  adata = make()
-  adata.X = adata.X.astype(np.float64)
-  adata.X.data[0] = 1e300
-  refused(adata, 'infinite')
-
-
-def test_scale_is_checked():
-  adata = make()
-  refused(adata, r'max 4, 100.00% integers.*looks like counts', scale='log1p')
-  logged = make()
-  logged.X = np.log1p(logged.X * 0.7)
-  logged.layers['raw'] = make().X
-  refused(logged, "looks like log1p values.*layers: 'raw'")
-  unlogged = make()
-  unlogged.X = unlogged.X * 33.3
-  refused(unlogged, 'without a logarithm', scale='log1p')
-  refused(unlogged, 'without a logarithm')
-  refused(make(), "scale: 'raw'; allowed: counts, log1p", scale='raw')
 
 
 @pytest.mark.parametrize(

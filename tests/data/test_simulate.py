@@ -1,4 +1,4 @@
-"""The simulator against its own truth, against closed forms and real ranges."""
+"""Simulated files against their own truth and real ranges."""
 
 import anndata
 import numpy as np
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
-from pertjax.data import simulate
+from pertjax.data import simulate, simulate_world
 
 
 @pytest.fixture(scope='module')
@@ -236,31 +236,6 @@ def test_epistasis_grows_with_its_option_and_spares_null_partners(default):
   np.testing.assert_allclose(size[2], 4 * size[1], rtol=1e-4)
 
 
-def test_combine_by_hand():
-  graph = np.zeros((3, 3))
-  graph[0, 1], graph[1, 2] = 0.5, 2.0
-  kwargs = {
-    'graph': graph,
-    'gates': np.array([[0, 1, 2]]),
-    'gate_weights': np.array([3.0]),
-  }
-  first, second = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
-  alone = simulate.combine(first, 0 * second, epistasis=1.0, **kwargs)
-  np.testing.assert_allclose(alone, [1.0, 0.5, 1.0])
-  sums = simulate.combine(first, second, epistasis=0.0, **kwargs)
-  np.testing.assert_allclose(sums, [1.0, 1.5, 3.0])
-  # Program 1: 0.5 and 1 together, program 2: 1 and 2; and the gate, open where
-  # the first moves program 0 and the second program 1.
-  both = simulate.combine(first, second, epistasis=0.5, **kwargs)
-  saturation = np.array([0.0, -0.5 / 1.5, -2.0 / 3.0])
-  gate = 3 * np.tanh(1.0) * np.tanh(1.0) * np.array([0.0, 0.0, 1.0])
-  np.testing.assert_allclose(both, sums + 0.5 * (saturation + gate))
-  # Opposite shifts do not saturate.
-  against = simulate.combine(first, -first, epistasis=1.0, **kwargs)
-  closed = 2 * 3 * np.tanh(1.0) * np.tanh(-0.5)
-  np.testing.assert_allclose(against, [0.0, 0.0, closed])
-
-
 def test_guides_fail_as_often_as_asked_and_leave_cells_unperturbed(deep):
   obs, truth = deep.obs, deep.uns['simulation']
   condition = obs['condition'].astype(str)
@@ -338,18 +313,6 @@ def test_the_perturbed_gene_moves(mode, sign):
     assert np.count_nonzero(effect) == 1
 
 
-def test_hill():
-  dose = np.array([0.0, 0.01, 0.1, 1.0, 10.0, 1e6])
-  value = simulate.hill(dose, 0.25, 2.0)
-  assert value[0] == 0
-  assert np.all(np.diff(value) > 0)
-  np.testing.assert_allclose(value[3], 1)
-  # Saturation is 1 + K^n; half of it at K.
-  np.testing.assert_allclose(value[-1], 1 + 0.25**2)
-  half = simulate.hill(np.array(0.25), 0.25, 2.0)
-  np.testing.assert_allclose(half, (1 + 0.25**2) / 2)
-
-
 def test_doses_order_effects_and_label_cells():
   doses = (0.1, 1.0, 10.0)
   adata = simulate.tiny(seed=1, doses=doses[::-1], epistasis=0.0)
@@ -364,7 +327,9 @@ def test_doses_order_effects_and_label_cells():
       assert sizes == [0, 0, 0]
       continue
     assert sizes[0] < sizes[1] < sizes[2]
-    factor = simulate.hill(np.array(doses), truth['ec50'][k], truth['slope'][k])
+    factor = simulate_world.hill(
+      np.array(doses), truth['ec50'][k], truth['slope'][k]
+    )
     for effect, f in zip(effects, factor, strict=True):
       np.testing.assert_allclose(effect, effects[1] * f, atol=1e-5)
   # Doubles are sums of singles at their own dose.
@@ -372,26 +337,6 @@ def test_doses_order_effects_and_label_cells():
     np.testing.assert_allclose(
       truth['effect'][row], truth['effect'][list(singles)].sum(0), atol=1e-5
     )
-
-
-def test_a_double_whose_guide_fails_is_the_single_at_its_dose():
-  config = simulate.check_options(
-    {'doses': (0.1, 1.0), 'num_perturbations': 5, 'num_doubles': 6}
-  )
-  names = np.array(list('ABCDE'), object)
-  design = simulate.make_design(0, config, names)
-  assert len(design.labels) == 1 + 10 + 6
-  for c, label in enumerate(design.labels):
-    both, first, second, none = design.outcome[c][[1, 1, 0, 0], [1, 0, 1, 0]]
-    assert both == c
-    assert none == 0
-    if '+' in label:
-      assert label.split('+') == sorted(design.labels[[first, second]])
-      assert list(design.doses[[first, second]]) == ['1', '1']
-      assert design.labels[first] == label[0]
-    elif c:
-      assert first == c
-      assert second == 0
 
 
 def test_doses_are_constant_where_none_are_asked_for(default):
@@ -508,133 +453,3 @@ def test_library_sizes_and_dispersions_are_those_of_real_screens(default):
   assert 0.15 < np.median(dispersion[usual]) < 1.0
   truth = 1 / default.var['size'].to_numpy()[usual]
   assert stats.spearmanr(dispersion[usual], truth).statistic > 0.7
-
-
-def test_constants_fit_the_measured_baseline(shared_data):
-  file = shared_data / 'baseline_expression' / 'K562_Gasperini_baseline.tsv.gz'
-  table = pd.read_csv(file, sep='\t')
-  table = table[table['relative_expression'] > 1e-5]
-  excess = np.log(table['relative_expression'].to_numpy() / 1e-5)
-  level = [0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
-  model = stats.gamma(simulate.GENE_SHAPE, scale=simulate.GENE_SCALE)
-  # 0.21 at the ninth decile, under 0.12 elsewhere.
-  np.testing.assert_allclose(
-    model.ppf(level), np.quantile(excess, level), atol=0.25
-  )
-  np.testing.assert_allclose(excess.max(), simulate.GENE_MAX, atol=0.01)
-  size = np.log(table['expression_size'].to_numpy())
-  trend = simulate.SIZE_LEVEL + simulate.SIZE_SLOPE * (excess - np.log(10))
-  assert abs(np.median(size - trend)) < 0.2
-  spread = 1.4826 * np.median(np.abs(size - trend - np.median(size - trend)))
-  np.testing.assert_allclose(spread, simulate.SIZE_NOISE, atol=0.02)
-
-
-@pytest.mark.parametrize('spread', [0.0, 0.4])
-def test_expected_log1p_against_monte_carlo(spread):
-  rng = np.random.default_rng(0)
-  share = np.array([1e-6, 1e-4, 1e-3, 0.05, 0.3])
-  size = np.array([0.5, 2.0, 1.0, 8.0, 3.0])
-  library = 500 * np.exp(spread * rng.standard_normal((400_000, 1)))
-  counts = rng.poisson(
-    rng.standard_gamma(size, (len(library), 5)) * share * library / size
-  )
-  value = np.log1p(1e4 * counts / library)
-  found = simulate.expected_log1p(
-    np.log(share), size, library=500.0, library_spread=spread
-  )
-  # Counts here are over libraries, the formula's over totals: the Poisson noise
-  # of a total of 500 is worth 1e-3.
-  error = value.std(axis=0) / np.sqrt(len(library))
-  assert np.all(np.abs(found - value.mean(axis=0)) < 4 * error + 1e-3)
-
-
-def test_draw_counts_follow_the_negative_binomial():
-  rng = np.random.default_rng(0)
-  mean = np.array([0.01, 0.5, 3.0, 7.9, 8.1, 60.0])
-  size = np.array([2.0, 0.3, 5.0, 1.0, 1.0, 2.5])
-  cells = 100_000
-  position, count = simulate.draw_counts(rng, np.tile(mean, (cells, 1)), size)
-  assert np.all(np.diff(position) > 0)
-  assert count.min() == 1
-  dense = np.zeros(cells * len(mean), int)
-  dense[position] = count
-  dense = dense.reshape(cells, -1)
-  for j, (m, r) in enumerate(zip(mean, size, strict=True)):
-    law = stats.nbinom(r, r / (r + m))
-    edges = np.unique(law.ppf([0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 0.999]))
-    below = (dense[:, [j]] <= edges).mean(axis=0)
-    expected = law.cdf(edges)
-    error = np.sqrt(expected * (1 - expected) / cells)
-    assert np.all(np.abs(below - expected) < 4.5 * error)
-    np.testing.assert_allclose(
-      dense[:, j].mean(), m, atol=4.5 * law.std() / np.sqrt(cells)
-    )
-
-
-def test_means_that_are_almost_zero_draw_nothing():
-  rng = np.random.default_rng(0)
-  position, count = simulate.draw_counts(rng, np.zeros((5, 3)), np.ones(3))
-  assert len(position) == len(count) == 0
-
-
-@pytest.mark.parametrize(
-  ('options', 'words'),
-  [
-    ({'num_cells': -5}, ['num_cells=-5', 'from 1']),
-    ({'num_genes': 0}, ['num_genes=0', 'from 1']),
-    ({'num_genes': 2.5}, ['num_genes=2.5', 'an integer']),
-    ({'num_cells': True}, ['num_cells=True', 'an integer']),
-    ({'num_genes': 20, 'num_perturbations': 21}, ['21', 'at most 20']),
-    ({'num_doubles': 436}, ['num_doubles=436', 'at most 435']),
-    ({'control_fraction': 1.5}, ['control_fraction=1.5', 'from 0 to 1']),
-    ({'null_fraction': -0.1}, ['null_fraction=-0.1', 'from 0 to 1']),
-    ({'guide_failure': float('nan')}, ['guide_failure=nan']),
-    ({'epistasis': -1}, ['epistasis=-1', 'from 0 to 10']),
-    ({'genes_per_program': 5_000}, ['genes_per_program=5000', 'at most 1930']),
-    ({'control_fraction': 0.0}, ['control_fraction=0', 'at least 4']),
-    ({'num_cells': 100}, ['num_cells=100', 'at least 150']),
-    ({'mode': 'knockout'}, ["mode='knockout'", 'activation, knockdown']),
-    ({'doses': ()}, ['doses=()', 'above 0']),
-    ({'doses': (1.0, -1.0)}, ['doses=(1.0, -1.0)']),
-    ({'doses': (1.0, 1.0)}, ['doses=(1.0, 1.0)', 'different']),
-    ({'doses': ('1',)}, ["doses=('1',)"]),
-    ({'num_perturbation': 3}, ["'num_perturbation'", 'num_perturbations']),
-    ({'seed': -1}, ['seed=-1', '0 or more']),
-    ({'seed': 1.0}, ['seed=1.0', 'an integer']),
-  ],
-)
-def test_bad_options_are_named(options, words):
-  with pytest.raises(ValueError) as error:
-    simulate.simulate(**options)
-  for word in words:
-    assert word in str(error.value)
-
-
-@pytest.mark.parametrize(
-  'overrides',
-  [
-    {'num_programs': 1},
-    {'num_doubles': 0},
-    {'num_perturbations': 1, 'num_doubles': 0},
-    {'num_cell_types': 1, 'num_batches': 1},
-    {'null_fraction': 1.0},
-    {'guide_failure': 1.0},
-    {'num_perturbations': 60, 'genes_per_program': 0},
-    {'effect_scale': 10.0, 'epistasis': 10.0},
-    {'batch_spread': 0.0, 'library_spread': 0.0, 'cell_type_spread': 0.0},
-  ],
-)
-def test_extremes_are_finite(overrides):
-  adata = simulate.tiny(seed=0, **overrides)
-  assert adata.shape == (600, 60)
-  for key in ('effect', 'log_share', 'log_bulk', 'mean_log1p', 'activity'):
-    assert np.all(np.isfinite(adata.uns['simulation'][key])), key
-  if overrides.get('guide_failure') == 1.0:
-    assert set(adata.obs['effective_condition']) == {'control'}
-
-
-def test_defaults_are_the_recorded_parameters(tiny):
-  found = tiny.uns['simulation']['parameters']
-  assert set(found) == set(simulate.default_config())
-  assert found['num_genes'] == 60
-  assert found['epistasis'] == simulate.default_config()['epistasis']
