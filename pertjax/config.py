@@ -306,6 +306,10 @@ def validate(config) -> None:
     ValueError: naming the key, what was given and what is allowed.
   """
   _same_keys(config)
+  datasets = ('simulate', *catalog.names())
+  if not config.data.path and config.data.dataset not in datasets:
+    unknown = names.unknown('data.dataset', config.data.dataset, datasets)
+    raise ValueError(f'{unknown}; a file of your own goes by data.path')
   for key, low in _LOWEST.items():
     if _at(config, key) < low:
       raise ValueError(
@@ -363,8 +367,6 @@ def _choices(config) -> dict[str, tuple[str, ...]]:
     'eval.rank_denominator': ('n', 'n-1'),
     'eval.baselines': tuple(baselines.KINDS),
   }
-  if not config.data.path:
-    choices['data.dataset'] = ('simulate', *catalog.names())
   if config.data.preset:
     choices['data.preset'] = tuple(conventions.PRESETS)
   return choices

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -83,14 +84,14 @@ def run(
       for k in range(len(members))
     ]
   )
-  scored = [score(config, truth, name, tuple(members), predicted)]
-  scored += score_baselines(config, data, spec, truth, skip=name)
+  entries = [Predicted(name, tuple(members), predicted)]
+  entries += predict_baselines(config, data, spec, truth, skip=name)
   if config.eval.save_predictions:
     cells = predict_cells(
       config, model, params, consts, data, spec, truth, members
     )
     predictions.write_predictions(workdir / 'predictions.h5ad', **cells)
-  return finish(config, workdir, spec, truth, scored, say=say)
+  return finish(config, workdir, spec, truth, entries, say=say)
 
 
 def finish(
@@ -98,12 +99,12 @@ def finish(
   workdir: pathlib.Path,
   spec: types.DataSpec,
   truth: targets.Targets,
-  scored: list[Scored],
+  entries: Sequence[Predicted],
   *,
   say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-  """Adds the ceiling, writes the tables and prints the leaderboard."""
-  scored = [*scored, score_ceiling(config, truth)]
+  """Scores all and the ceiling, writes the tables, prints the leaderboard."""
+  scored = score_with_ceiling(config, truth, entries)
   folder = workdir / 'eval'
   leaderboard.write_metrics(folder / 'metrics.csv', config, spec, truth, scored)
   rows = leaderboard.summarise(config, truth, scored)
@@ -234,86 +235,106 @@ def mean_prediction(
   return start + weight @ change / jnp.sum(weight)
 
 
-def score(
-  config,
-  truth: targets.Targets,
-  name: str,
-  members: tuple[int, ...],
-  predicted: np.ndarray,
-  control: np.ndarray | None = None,
-) -> Scored:
-  """Computes every metric of one model.
+class Predicted(NamedTuple):
+  """Mean predictions of one model, before they are scored.
 
-  Args:
-    config: the run's config.
-    truth: see Targets.
+  Attributes:
     name: for tables.
-    members: [members] numbers.
-    predicted: [members, V, pairs, genes] means.
-    control: [V, groups, genes] the prediction's own control means; those of
-      the source cells by default.
+    members: [members] numbers; (-1,) for closed forms and files.
+    means: float32 [members, V, pairs, genes].
+    control: float32 [V, groups, genes] the prediction's own control means;
+      None for those of the source cells.
+    shown: whether its profiles are drawn.
   """
-  control = truth.source_mean if control is None else control
-  values: dict[tuple[str, str, str], np.ndarray] = {}
-  for v in range(predicted.shape[1]):
-    table = _table(
-      config,
-      truth,
-      predicted[:, v],
-      truth.observed[v],
-      control[v][truth.group],
-      truth.control[v][truth.group],
-    )
-    for key, value in table.items():
-      # A pair counts where every version is defined.
-      values[key] = values.get(key, 0.0) + value / predicted.shape[1]
-  return Scored(name, members, values, predicted.mean((0, 1)))
+
+  name: str
+  members: tuple[int, ...]
+  means: np.ndarray
+  control: np.ndarray | None = None
+  shown: bool = True
 
 
-def _table(config, truth, predicted, observed, predicted_control, control):
-  """Calls the metrics library; returns {(aggregate, genes, metric): [m, p]}."""
-  table = metrics.table(
-    jnp.asarray(predicted),
-    jnp.asarray(observed),
-    jnp.asarray(control),
-    predicted_control=jnp.asarray(predicted_control),
-    groups=jnp.asarray(truth.group, jnp.int32),
-    gene_masks={
-      'all': None,
-      f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes),
-    },
-    rank_denominator=config.eval.rank_denominator,
-    r2_swapped=config.eval.r2_swapped,
+def score(
+  config, truth: targets.Targets, entries: Sequence[Predicted]
+) -> list[Scored]:
+  """Computes every metric of every model, in one program.
+
+  In a table of halves a value is the mean over both; where one of them is not
+  defined, neither is the mean.
+  """
+  stacked = np.concatenate([e.means for e in entries])
+  controls = np.concatenate(
+    [
+      np.repeat(
+        (truth.source_mean if e.control is None else e.control)[None],
+        len(e.members),
+        axis=0,
+      )
+      for e in entries
+    ]
   )
-  return {key: np.asarray(value) for key, value in table.items()}
-
-
-def score_ceiling(config, truth: targets.Targets) -> Scored:
-  """Scores one half of the real cells against the other, both ways round."""
   values: dict[tuple[str, str, str], np.ndarray] = {}
-  for v in (0, 1):
-    table = _table(
-      config,
-      truth,
-      truth.replicate[1 - v][None],
-      truth.replicate[v],
-      truth.replicate_control[1 - v][truth.group],
-      truth.replicate_control[v][truth.group],
+  for v in range(stacked.shape[1]):
+    table = metrics.table(
+      jnp.asarray(stacked[:, v]),
+      jnp.asarray(truth.observed[v]),
+      jnp.asarray(truth.control[v][truth.group]),
+      predicted_control=jnp.asarray(controls[:, v][:, truth.group]),
+      groups=jnp.asarray(truth.group, jnp.int32),
+      gene_masks={
+        'all': None,
+        f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes),
+      },
+      rank_denominator=config.eval.rank_denominator,
+      r2_swapped=config.eval.r2_swapped,
     )
     for key, value in table.items():
-      values[key] = values.get(key, 0.0) + value / 2
-  return Scored(CEILING, (-1,), values, None)
+      values[key] = values.get(key, 0.0) + np.asarray(value) / stacked.shape[1]
+  ends = np.cumsum([len(e.members) for e in entries])
+  return [
+    Scored(
+      e.name,
+      e.members,
+      {k: x[end - len(e.members) : end] for k, x in values.items()},
+      e.means.mean((0, 1)) if e.shown else None,
+    )
+    for e, end in zip(entries, ends)
+  ]
 
 
-def score_baselines(
+def score_with_ceiling(
+  config, truth: targets.Targets, entries: Sequence[Predicted]
+) -> list[Scored]:
+  """Scores every model and the replicate ceiling.
+
+  The ceiling is one half of the real cells against the other, both ways round,
+  also where models are scored on all cells: against all of them, half of its
+  own truth would be its own cells.
+  """
+  ceiling = Predicted(
+    CEILING,
+    (-1,),
+    truth.replicate[::-1][None],
+    truth.replicate_control[::-1],
+    shown=False,
+  )
+  if truth.observed.shape[0] == 2:
+    return score(config, truth, [*entries, ceiling])
+  halves = dataclasses.replace(
+    truth, observed=truth.replicate, control=truth.replicate_control
+  )
+  return [*score(config, truth, entries), *score(config, halves, [ceiling])]
+
+
+def predict_baselines(
   config,
   data: arrays.PerturbArrays,
   spec: types.DataSpec,
   truth: targets.Targets,
   *,
   skip: str = '',
-) -> list[Scored]:
-  """Fits and scores the baselines of config.eval.baselines.
+) -> list[Predicted]:
+  """Fits the baselines of config.eval.baselines.
 
   Args:
     config: the run's config.
@@ -333,25 +354,29 @@ def score_baselines(
   @jax.jit
   def every(data, consts, key, rows, weight, start, condition, group):
     fit_data = statistics.FitData(data, statistics.pair_means(data, data.train))
-    out = {}
-    for kind, model in programs.items():
-      params = model.fit({}, key, fit_data, consts[kind])
+    fitted = {
+      kind: model.fit({}, key, fit_data, consts[kind])
+      for kind, model in programs.items()
+    }
 
-      def one(pair, model=model, params=params, kind=kind):
-        version, c, g = pair
-        return mean_prediction(
-          lambda source, where: model.predict(
-            params, None, source, where, consts[kind]
+    def one(pair):
+      version, c, g = pair
+      where = arrays.conditions_at(data, c[None], g[None])
+      return {
+        kind: mean_prediction(
+          lambda source, where, kind=kind: programs[kind].predict(
+            fitted[kind], None, source, where, consts[kind]
           ),
           data,
           rows[version, g],
           weight[version, g],
           start[version, g],
-          arrays.conditions_at(data, c[None], g[None]),
+          where,
         )
+        for kind in kinds
+      }
 
-      out[kind] = jax.lax.map(one, (version_of, condition, group))
-    return out
+    return jax.lax.map(one, (version_of, condition, group))
 
   num_versions, num_pairs = len(truth.source), len(truth.condition)
   version_of = jnp.repeat(jnp.arange(num_versions), num_pairs)
@@ -366,9 +391,7 @@ def score_baselines(
     jnp.tile(jnp.asarray(truth.group, jnp.int32), num_versions),
   )
   return [
-    score(
-      config,
-      truth,
+    Predicted(
       kind,
       (-1,),
       np.asarray(means[kind]).reshape(1, num_versions, num_pairs, -1),

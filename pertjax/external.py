@@ -12,14 +12,14 @@ from pertjax import evaluate, targets, types
 from pertjax.data import predictions
 
 
-def score(
+def predicted(
   config,
   spec: types.DataSpec,
   truth: targets.Targets,
   *,
   say: Callable[[str], None],
-) -> evaluate.Scored:
-  """Scores the file that config.eval.predictions names.
+) -> evaluate.Predicted:
+  """Reads the file that config.eval.predictions names.
 
   The file must use the naming convention of the data. Values must be on the
   scale of the preprocessed data. Its control cells, where it has them, are its
@@ -35,12 +35,12 @@ def score(
   for note in means.notes:
     say(f'note: {note}')
   num_pairs = len(truth.condition)
-  predicted = np.full((num_pairs, spec.num_genes), np.nan, np.float32)
+  found_means = np.full((num_pairs, spec.num_genes), np.nan, np.float32)
   for p, (c, g) in enumerate(zip(truth.condition, truth.group)):
     key = (spec.conditions.names[c], spec.groups[g])
     if key in means.pairs:
-      predicted[p] = means.pairs[key]
-  found = int((~np.isnan(predicted[:, 0])).sum())
+      found_means[p] = means.pairs[key]
+  found = int((~np.isnan(found_means[:, 0])).sum())
   if not found:
     shown = ', '.join(f'{c}|{"|".join(g)}' for c, g in list(means.pairs)[:5])
     raise ValueError(
@@ -60,11 +60,9 @@ def score(
     'controls in the others'
   )
   versions = truth.observed.shape[0]
-  return evaluate.score(
-    config,
-    truth,
+  return evaluate.Predicted(
     config.eval.predictions_name or path.stem,
     (-1,),
-    np.broadcast_to(predicted, (1, versions, *predicted.shape)),
+    np.broadcast_to(found_means, (1, versions, *found_means.shape)),
     control,
   )

@@ -130,10 +130,22 @@ def write_summary(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def columns(config) -> tuple[tuple[str, str, str], ...]:
-  """Returns the columns of the console's table; the first one sorts it."""
+  """Returns the columns of the console's table; the first one sorts it.
+
+  Raises:
+    ValueError: if config.eval.leaderboard names what no table has.
+  """
   first = tuple(config.eval.leaderboard)
+  top = f'top{config.eval.top_genes}'
+  allowed = (metrics.AGGREGATES, ('all', top), metrics.TABLE_METRICS)
+  if len(first) != 3 or any(x not in a for x, a in zip(first, allowed)):
+    options = '; '.join(', '.join(a) for a in allowed)
+    raise ValueError(
+      f'eval.leaderboard is {first}; it must be an aggregate, a gene set and a '
+      f'metric out of: {options}'
+    )
   others = (
-    ('delta', f'top{config.eval.top_genes}', 'pearson'),
+    ('delta', top, 'pearson'),
     ('logfc', 'all', 'cosine'),
     ('logfc', 'all', 'cosine_rank'),
     ('average', 'all', 'rmse'),
@@ -148,62 +160,98 @@ def lines(config, rows: Sequence[dict[str, Any]]) -> list[str]:
   if len(regimes) == 2:
     # 'all' and the only regime are the same numbers.
     regimes = regimes[1:]
-  out = []
+  out = ['']
   for regime in regimes:
     cells = {
       (r['model'], r['aggregate'], r['genes'], r['metric']): r
       for r in rows
       if r['regime'] == regime
     }
-    out += ['', *_table(config, regime, shown, cells), '']
+    out += [*_table(config, regime, shown, cells), '']
   return out
 
 
 def _table(config, regime, shown, cells) -> list[str]:
-  models = list(dict.fromkeys(key[0] for key in cells))
-  first = [cells[(m, *shown[0])] for m in models]
-  sign = -1 if first[0]['direction'] == 'higher' else 1
-  order = sorted(
-    range(len(models)),
-    key=lambda i: (np.isnan(first[i]['mean']), sign * first[i]['mean']),
-  )
-  arrow = {'higher': '↑', 'lower': '↓'}
-  head = ['model', 'seeds', 'n'] + [
-    f'{a} {m}{"" if g == "all" else " " + g} {arrow[cells[(models[0], a, g, m)]["direction"]]}'  # noqa: E501
-    for a, g, m in shown
-  ]
-  body, seen, same = [], {}, {}
-  for i in order:
-    row = first[i]
-    numbers = tuple(
-      str(v['mean']) for k, v in cells.items() if k[0] == models[i]
+  models, notes = _fold(_ordered(shown[0], cells), cells)
+  body = []
+  for model in models:
+    row = cells[(model, *shown[0])]
+    body.append(
+      [
+        model,
+        '-' if row['closed'] else str(row['seeds']),
+        _count(row),
+        _with_interval(row),
+        *(_short(cells[(model, *c)]['mean']) for c in shown[1:]),
+      ]
     )
-    if row['closed'] and numbers in seen:
-      same.setdefault(seen[numbers], []).append(models[i])
-      continue
-    seen[numbers] = models[i]
-    dropped = f' (-{row["dropped"]})' if row['dropped'] else ''
-    seeds = '-' if row['closed'] else str(row['seeds'])
-    line = [models[i], seeds, f'{row["conditions"]}{dropped}']
-    line.append(_with_interval(row))
-    line += [_short(cells[(models[i], *c)]['mean']) for c in shown[1:]]
-    body.append(line)
-  widths = [max(len(r[c]) for r in [head, *body]) for c in range(len(head))]
+  head = _head(shown, {c: cells[(models[0], *c)]['direction'] for c in shown})
+  widths = [max(map(len, column)) for column in zip(*head, *body)]
 
   def pad(row):
     left = row[0].ljust(widths[0])
-    return '  '.join([left, *(t.rjust(w) for t, w in zip(row[1:], widths[1:]))])
+    padded = [left, *(t.rjust(w) for t, w in zip(row[1:], widths[1:]))]
+    return '  '.join(padded).rstrip()
 
-  title = (
-    f'{config.eval.split} split, regime {regime}: mean over conditions with '
-    '95% bootstrap interval'
-  )
-  rule = '-' * len(pad(head))
+  rule = '-' * (sum(widths) + 2 * (len(widths) - 1))
+  return [
+    f'{config.eval.split} split, regime {regime}: mean over n conditions '
+    '[95% bootstrap interval]',
+    rule,
+    *map(pad, head),
+    rule,
+    *map(pad, body),
+    rule,
+    *notes,
+  ]
+
+
+def _ordered(key, cells) -> list[str]:
+  """Returns the models, best first by one column, those without value last."""
+  models = list(dict.fromkeys(k[0] for k in cells))
+  rows = {m: cells[(m, *key)] for m in models}
+  sign = -1 if rows[models[0]]['direction'] == 'higher' else 1
+  valued = [m for m in models if not np.isnan(rows[m]['mean'])]
+  valued.sort(key=lambda m: sign * rows[m]['mean'])
+  return valued + [m for m in models if np.isnan(rows[m]['mean'])]
+
+
+def _fold(models, cells) -> tuple[list[str], list[str]]:
+  """Leaves out closed forms that equal an earlier one in every metric."""
+  kept, seen, same = [], {}, {}
+  for model in models:
+    rows = [v for k, v in cells.items() if k[0] == model]
+    numbers = tuple(_number(v['mean']) for v in rows)
+    if rows[0]['closed'] and numbers in seen:
+      same.setdefault(seen[numbers], []).append(model)
+      continue
+    if rows[0]['closed']:
+      seen[numbers] = model
+    kept.append(model)
   notes = [
     f'the same as {name} here: {", ".join(others)}'
     for name, others in same.items()
   ]
-  return [title, rule, pad(head), rule, *map(pad, body), rule, *notes]
+  if any(v['dropped'] for v in cells.values()):
+    notes.append('n of a/b: a of b conditions have a value; –: none has')
+  return kept, notes
+
+
+def _head(shown, directions) -> list[list[str]]:
+  """Returns the lines of the header: aggregate, genes, metric."""
+  arrow = {'higher': '↑', 'lower': '↓'}
+  lines = [
+    ['', '', '', *(a for a, _, _ in shown)],
+    ['', '', '', *('' if g == 'all' else g for _, g, _ in shown)],
+    ['model', 'seeds', 'n', *(f'{c[2]} {arrow[directions[c]]}' for c in shown)],
+  ]
+  return [line for line in lines if any(line)]
+
+
+def _count(row) -> str:
+  if not row['dropped']:
+    return str(row['conditions'])
+  return f'{row["conditions"]}/{row["conditions"] + row["dropped"]}'
 
 
 def _short(value: float) -> str:
@@ -211,6 +259,7 @@ def _short(value: float) -> str:
 
 
 def _with_interval(row) -> str:
-  if np.isnan(row['mean']):
-    return 'undefined'
+  """Formats a mean with its interval; one condition has none."""
+  if np.isnan(row['low']) or np.isnan(row['high']):
+    return _short(row['mean'])
   return f'{row["mean"]:.3f} [{row["low"]:.3f}, {row["high"]:.3f}]'

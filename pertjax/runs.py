@@ -115,12 +115,14 @@ def _evaluate_external(config, workdir):
     )
   run = train.open_run(config, workdir)
   truth = targets.make(config, run.data, run.spec)
-  scored = [
-    external.score(config, run.spec, truth, say=run.console.say),
-    *evaluate.score_baselines(config, run.data, run.spec, truth),
+  entries = [
+    external.predicted(config, run.spec, truth, say=run.console.say),
+    *evaluate.predict_baselines(config, run.data, run.spec, truth),
   ]
   train.write_run(run, [], parameters=0)
-  evaluate.finish(config, workdir, run.spec, truth, scored, say=run.console.say)
+  evaluate.finish(
+    config, workdir, run.spec, truth, entries, say=run.console.say
+  )
   _report(run)
 
 

@@ -114,8 +114,9 @@ def table(
     observed: [conditions, genes] mean of the observed cells.
     control: [conditions, genes] mean of the control cells of each condition's
       covariate group; the changes of both sides are taken from it.
-    predicted_control: [conditions, genes] what the changes of the predicted
-      side are taken from instead, for predictions with controls of their own.
+    predicted_control: [(models,) conditions, genes] what the changes of the
+      predicted side are taken from instead, for predictions with controls of
+      their own.
     groups: int [conditions] covariate group; ranks compare within it.
     gene_masks: {name: None for all genes, bool [genes] or [conditions, genes]};
       default {'all': None}. The last kind ranks predictions of other
@@ -149,15 +150,18 @@ def table(
   _check_names(aggregates, metrics, masks)
   own = control if predicted_control is None else predicted_control
   own = jnp.asarray(own)
-  if own.shape != control.shape:
+  if own.shape not in (control.shape, predicted.shape):
     raise ValueError(
-      f'predicted_control has the shape {own.shape}, control {control.shape}'
+      f'predicted_control has the shape {own.shape}; allowed are that of '
+      f'control, {control.shape}, and of predicted, {predicted.shape}'
     )
+  if predicted.ndim == 3:
+    own = jnp.broadcast_to(own, predicted.shape)
   values = _table(
     predicted if predicted.ndim == 3 else predicted[None],
     observed,
     control,
-    own,
+    own if predicted.ndim == 3 else own[None],
     groups,
     masks,
     pseudocount,
@@ -256,10 +260,8 @@ def _table(
   # The aggregate of the control itself: zero for differences.
   truth, origin = stacked(observed, control), stacked(control, control)
   values = jax.lax.map(
-    lambda mean: jax.lax.map(
-      compare, (stacked(mean, predicted_control), truth, origin)
-    ),
-    predicted,
+    lambda side: jax.lax.map(compare, (stacked(*side), truth, origin)),
+    (predicted, predicted_control),
   )
   return {
     (name, genes, of): values[genes, of][:, at]

@@ -38,7 +38,7 @@ STATISTICS = ('mean', 'median')
 METHODS = ('bca', 'percentile')
 DESIGNS = ('crossed', 'nested')
 
-# Numbers drawn at once: bounds memory, sets no result.
+# Values resampled at once: bounds memory, sets no result.
 _DRAWN = 1 << 22
 
 
@@ -93,16 +93,16 @@ def bootstrap(
   """
   registry.check_choice('statistic', statistic, STATISTICS)
   values = _checked(values, 1, num, level, method)
+  conditions = values.shape[-1]
   low, high, estimate, used = _bootstrap(
-    values.reshape(-1, values.shape[-1]),
-    _key(key),
-    num=num,
+    values.reshape(-1, conditions),
+    jax.random.uniform(_key(key), (num, conditions)),
     level=level,
     statistic=statistic,
     method=method,
     widen=widen,
   )
-  return _shaped(low, high, estimate, used, values.shape[-1], values.shape[:-1])
+  return _shaped(low, high, estimate, used, conditions, values.shape[:-1])
 
 
 def hierarchical(
@@ -140,16 +140,18 @@ def hierarchical(
   """
   registry.check_choice('design', design, DESIGNS)
   values = _checked(values, 2, num, level, method)
+  conditions, seeds = values.shape[-2:]
+  first, second = jax.random.split(_key(key))
+  slots = 1 if design == 'crossed' else conditions
   low, high, estimate, used = _hierarchical(
-    values.reshape(-1, *values.shape[-2:]),
-    _key(key),
-    num=num,
+    values.reshape(-1, conditions, seeds),
+    jax.random.uniform(first, (num, conditions)),
+    jax.random.randint(second, (num, slots, seeds), 0, seeds),
     level=level,
     method=method,
     widen=widen,
-    crossed=design == 'crossed',
   )
-  return _shaped(low, high, estimate, used, values.shape[-2], values.shape[:-2])
+  return _shaped(low, high, estimate, used, conditions, values.shape[:-2])
 
 
 def _checked(
@@ -192,11 +194,11 @@ def _compact(missing: Array, values: Array) -> tuple[Array, Array]:
   return jnp.take_along_axis(values, order, axis=1), jnp.sum(~missing, axis=1)
 
 
-def _draw(key: Array, used: Array, conditions: int) -> Array:
-  """Draws positions below used [rows], int [rows, conditions]."""
-  share = jax.random.uniform(key, (1, conditions))
+def _places(shares: Array, used: Array) -> Array:
+  """Turns shares [conditions] of [0, 1) into places below used [rows]."""
   top = jnp.maximum(used[:, None] - 1, 0)
-  return jnp.minimum((share * used[:, None]).astype(jnp.int32), top)
+  places = (shares[None, :] * used[:, None]).astype(jnp.int32)
+  return jnp.minimum(places, top)
 
 
 def _statistic(values: Array, used: Array, statistic: str) -> Array:
@@ -211,25 +213,33 @@ def _statistic(values: Array, used: Array, statistic: str) -> Array:
   return jnp.where(used > 0, jnp.mean(middle, axis=1), jnp.nan)
 
 
-def _replicates(function, key: Array, num: int, width: int) -> Array:
-  """Maps function(key) over replicates, some at once, [num, rows]."""
-  keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num))
-  at_once = max(1, min(num, _DRAWN // max(width, 1)))
-  return jax.lax.map(function, keys, batch_size=at_once)
+def _replicates(function, draws, num: int, width: int) -> Array:
+  """Maps function over draws [num, ...], some at once; [num, rows]."""
+  blocks = -(-num * width // _DRAWN)
+  at_once = -(-num // blocks)
+
+  def in_blocks(x):
+    spare = blocks * at_once - num
+    x = jnp.pad(x, ((0, spare), *((0, 0),) * (x.ndim - 1)))
+    return x.reshape(blocks, at_once, *x.shape[1:])
+
+  values = jax.lax.map(jax.vmap(function), jax.tree.map(in_blocks, draws))
+  return values.reshape(-1, values.shape[-1])[:num]
 
 
 @functools.partial(
-  jax.jit, static_argnames=('num', 'level', 'statistic', 'method', 'widen')
+  jax.jit, static_argnames=('level', 'statistic', 'method', 'widen')
 )
-def _bootstrap(values, key, *, num, level, statistic, method, widen):
+def _bootstrap(values, shares, *, level, statistic, method, widen):
+  """Bootstraps values [rows, conditions]; shares: [num, conditions]."""
   values, used = _compact(jnp.isnan(values), values)
 
-  def replicate(key):
-    drawn = _draw(key, used, values.shape[1])
-    drawn = jnp.take_along_axis(values, drawn, axis=1)
+  def replicate(shares):
+    places = _places(shares, used)
+    drawn = jnp.take_along_axis(values, places, axis=1)
     return _statistic(drawn, used, statistic)
 
-  replicates = _replicates(replicate, key, num, values.size)
+  replicates = _replicates(replicate, shares, len(shares), values.size)
   estimate = _statistic(values, used, statistic)
   # The jackknife, which gives the acceleration, is inconsistent for a median
   # (Efron 1979): 0 there, which leaves the correction for bias.
@@ -240,27 +250,25 @@ def _bootstrap(values, key, *, num, level, statistic, method, widen):
   return low, high, estimate, used
 
 
-@functools.partial(
-  jax.jit, static_argnames=('num', 'level', 'method', 'widen', 'crossed')
-)
-def _hierarchical(values, key, *, num, level, method, widen, crossed):
-  seeds = values.shape[2]
+@functools.partial(jax.jit, static_argnames=('level', 'method', 'widen'))
+def _hierarchical(values, shares, seeds, *, level, method, widen):
+  """Bootstraps [rows, conditions, seeds]; seeds: [num, 1 | conditions, seeds]."""
   known = ~jnp.isnan(values)
   values, used = _compact(~jnp.any(known, axis=2), values)
   plain = _mean_of_known(values, jnp.full(values.shape[:2], jnp.nan))
 
-  def replicate(key):
-    first, second = jax.random.split(key)
-    drawn = _draw(first, used, values.shape[1])
-    shape = (1, 1, seeds) if crossed else (1, values.shape[1], seeds)
-    which = jax.random.randint(second, shape, 0, seeds)
-    centre = jnp.take_along_axis(plain, drawn, axis=1)
-    rows = jnp.take_along_axis(values, drawn[:, :, None], axis=1)
-    rows = jnp.take_along_axis(rows, jnp.broadcast_to(which, rows.shape), 2)
+  def replicate(draw):
+    shares, seeds = draw
+    places = _places(shares, used)
+    centre = jnp.take_along_axis(plain, places, axis=1)
+    rows = jnp.take_along_axis(values, places[:, :, None], axis=1)
+    seeds = jnp.broadcast_to(seeds[None, :, :], rows.shape)
+    rows = jnp.take_along_axis(rows, seeds, axis=2)
     # A condition without a value in the drawn seeds keeps its own mean.
     return _statistic(_mean_of_known(rows, centre), used, 'mean')
 
-  replicates = _replicates(replicate, key, num, values.size)
+  draws = shares, seeds
+  replicates = _replicates(replicate, draws, len(shares), values.size)
   estimate = _statistic(plain, used, 'mean')
   low, high = _limits(
     replicates,
@@ -297,6 +305,11 @@ def _acceleration(values: Array, used: Array) -> Array:
   flat = squares == 0
   cubes = jnp.sum(rest**3, axis=1)
   return jnp.where(flat, 0, cubes / (6 * jnp.where(flat, 1, squares) ** 1.5))
+
+
+# The compiler would copy these long formulas into everything that reads them:
+# half of the time that it takes for a bootstrap.
+_once = jax.lax.optimization_barrier
 
 
 def _student(normal: float, freedom: Array) -> Array:
@@ -337,7 +350,7 @@ def _limits(
     below = jnp.mean(replicates < estimate[None, :], axis=0)
     below += jnp.mean(replicates == estimate[None, :], axis=0) / 2
     below = jnp.clip(below, 0.5 / num, 1 - 0.5 / num)
-    bias = jax.scipy.special.ndtri(below)[None, :]
+    bias = _once(jax.scipy.special.ndtri(below))[None, :]
     shifted = bias + z
     turn = 1 - acceleration[None, :] * shifted
     # Beyond its pole the formula changes sign; the limit there is the range.
@@ -346,7 +359,7 @@ def _limits(
       bias + shifted / jnp.where(turn > 0, turn, 1),
       jnp.sign(shifted) * jnp.inf,
     )
-  place = jax.scipy.special.ndtr(z) * (num - 1)
+  place = _once(jax.scipy.special.ndtr(_once(z))) * (num - 1)
   lower = jnp.floor(place).astype(jnp.int32)
   upper = jnp.minimum(lower + 1, num - 1)
   ordered = jnp.sort(replicates, axis=0)
