@@ -18,8 +18,9 @@ def get_config(arg=''):
   config.data.simulate.num_perturbations = 30
   config.data.simulate.num_doubles = 60
   config.data.simulate.num_cell_types = 1
-  config.split.val_fraction = 0.2
-  config.split.test_fraction = 0.3
+  if options.split == 'combinations':
+    config.split.val_fraction = 0.2
+    config.split.test_fraction = 0.3
   config.num_seeds = 3
   if options.smoke:
     shrink(config)

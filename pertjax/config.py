@@ -336,12 +336,12 @@ def _same_keys(config) -> None:
   wanted = _flat(default(config.model.name, config.split.method))
   for key in (*given, *wanted):
     if key not in given or key not in wanted:
-      section = key.partition('.')[0]
-      near = names.closest(key, set(wanted) - set(given))
+      what, near = 'no', ()
+      if key in given:
+        what, near = 'the unknown', names.closest(key, wanted)
       hint = f'; closest: {", ".join(near)}' if near else ''
       raise ValueError(
-        f'config has {"no" if key in wanted else "the unknown"} key {key}'
-        f'{hint if key in given else ""}{_advice([section], config)}'
+        f'config has {what} key {key}{hint}{_advice(key.split("."), config)}'
       )
   for key, value in given.items():
     kinds = {type(wanted[key])}

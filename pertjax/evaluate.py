@@ -50,6 +50,8 @@ def run(
   consts: Sequence[types.Consts],
   *,
   members: Sequence[int],
+  settings: Sequence[str],
+  scores: Sequence[float],
   say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
   """Scores a trained fleet beside all baselines and writes eval/.
@@ -63,6 +65,10 @@ def run(
     params: [members, ...] fitted parameters.
     consts: [members] the arrays that each member saw.
     members: their numbers in the fleet.
+    settings: [members] what sets each apart beside its seed, '' for nothing;
+      members of one setting are averaged, settings are rows of their own.
+    scores: [members] best validation scores; the setting that is best by
+      their mean makes predictions.h5ad.
     say: takes lines for a person.
 
   Returns:
@@ -84,11 +90,35 @@ def run(
       for k in range(len(members))
     ]
   )
-  entries = [Predicted(name, tuple(members), predicted)]
+  by_setting = {
+    setting: [k for k, s in enumerate(settings) if s == setting]
+    for setting in dict.fromkeys(settings)
+  }
+  entries = [
+    Predicted(
+      f'{name} ({setting})' if setting else name,
+      tuple(members[k] for k in chosen),
+      predicted[chosen],
+    )
+    for setting, chosen in by_setting.items()
+  ]
   entries += predict_baselines(config, data, spec, truth, skip=name)
   if config.eval.save_predictions:
+    best = min(
+      by_setting, key=lambda s: np.mean([scores[k] for k in by_setting[s]])
+    )
+    chosen = by_setting[best]
+    if len(by_setting) > 1:
+      say(f'predictions.h5ad is of the best setting by validation: {best}')
     cells = predict_cells(
-      config, model, params, consts, data, spec, truth, members
+      config,
+      model,
+      jax.tree.map(lambda x: x[np.asarray(chosen)], params),
+      [consts[k] for k in chosen],
+      data,
+      spec,
+      truth,
+      [members[k] for k in chosen],
     )
     predictions.write_predictions(workdir / 'predictions.h5ad', **cells)
   return finish(config, workdir, spec, truth, entries, say=say)

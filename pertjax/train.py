@@ -132,7 +132,16 @@ def score(run: Run, state: types.TrainState, members: list[dict]) -> None:
     jax.tree.map(lambda x: x[np.asarray(keep)], params),
     member_consts(run, state, keep),
     members=keep,
+    settings=[setting_name(members[k]['overrides']) for k in keep],
+    scores=np.asarray(state.best_score)[keep].tolist(),
     say=run.console.say,
+  )
+
+
+def setting_name(overrides: dict[str, float]) -> str:
+  """Returns 'learning_rate=0.001, ...' for a member's own settings."""
+  return ', '.join(
+    f'{key.partition(".")[2]}={value:g}' for key, value in overrides.items()
   )
 
 

@@ -2,9 +2,18 @@
 
 import os
 import pathlib
+import tempfile
 
 # Before jax is imported: the tests need a CPU and nothing else.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+# Many tests compile the same programs, and so do the processes that some start:
+# each is compiled once for all of them.
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR',
+  str(pathlib.Path(tempfile.gettempdir()) / f'pertjax-tests-{os.getuid()}'),
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 import jax
 import pytest

@@ -227,6 +227,24 @@ def test_padding_does_not_count(case):
 
 
 @every
+def test_bfloat16_computes_near_float32_on_float32_parameters(case):
+  config = case.config.model.copy_and_resolve_references()
+  config.dtype = 'bfloat16'
+  model = models.make(config, case.spec)
+  params = _member(case.states[2].params, 0)
+  batch = _batch(case)
+  for player, loss in case.model.losses.items():
+    rest = (None, batch, case.model.consts, jnp.int32(0))
+    exact = loss(params, *rest)[0]
+    value, grads = jax.value_and_grad(
+      lambda p, player=player, rest=rest: model.losses[player](p, *rest)[0]
+    )(params)
+    assert value != exact, 'bfloat16 must change the computation'
+    np.testing.assert_allclose(value, exact, rtol=0.03)
+    assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(grads))
+
+
+@every
 def test_a_seed_is_a_seed(case):
   again = train_step.init_fleet(
     case.model, case.config, [0, 1], {}, case.model.consts
