@@ -22,6 +22,7 @@ _CORE = [
   'orbax-checkpoint>=0.12,<1',
   'pandas>=2.2',
   'pooch>=1.8',
+  'requests>=2.31',
   'scipy>=1.13',
   'tensorboardX>=2.6',
   'tqdm>=4.66',

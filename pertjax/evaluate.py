@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -212,30 +213,25 @@ def predict_means(
   return out
 
 
-# One program for each predict function: members share it.
-_PROGRAMS: dict[Any, Callable] = {}
-
-
+# Members of a fleet share the program; a second model replaces it.
+@functools.lru_cache(maxsize=1)
 def _means_program(predict):
-  if predict not in _PROGRAMS:
-    _PROGRAMS.clear()
+  @jax.jit
+  def means(params, consts, data, rows, weight, start, condition, group):
+    def one(pair):
+      c, g = pair
+      return mean_prediction(
+        lambda source, where: predict(params, None, source, where, consts),
+        data,
+        rows[g],
+        weight[g],
+        start[g],
+        arrays.conditions_at(data, c[None], g[None]),
+      )
 
-    def means(params, consts, data, rows, weight, start, condition, group):
-      def one(pair):
-        c, g = pair
-        return mean_prediction(
-          lambda source, where: predict(params, None, source, where, consts),
-          data,
-          rows[g],
-          weight[g],
-          start[g],
-          arrays.conditions_at(data, c[None], g[None]),
-        )
+    return jax.lax.map(one, (condition, group))
 
-      return jax.lax.map(one, (condition, group))
-
-    _PROGRAMS[predict] = jax.jit(means)
-  return _PROGRAMS[predict]
+  return means
 
 
 def mean_prediction(

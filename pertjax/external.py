@@ -56,8 +56,9 @@ def predicted(
       control[:, g] = mean
   say(
     f'reference of the predicted effects: own control cells in '
-    f'{sum(m is not None for m in own)} of {len(own)} group(s), the real '
-    'controls in the others'
+    f'{sum(m is not None for m in own)} of {len(own)} group(s), real controls '
+    'in the others; a tool that starts from control cells should put them '
+    'into the file, or their noise counts as its effect'
   )
   versions = truth.observed.shape[0]
   return evaluate.Predicted(

@@ -243,7 +243,7 @@ def _head(shown, directions) -> list[list[str]]:
   lines = [
     ['', '', '', *(a for a, _, _ in shown)],
     ['', '', '', *('' if g == 'all' else g for _, g, _ in shown)],
-    ['model', 'seeds', 'n', *(f'{c[2]} {arrow[directions[c]]}' for c in shown)],
+    ['model', 'seeds', 'n', *(f'{c[2]}{arrow[directions[c]]}' for c in shown)],
   ]
   return [line for line in lines if any(line)]
 

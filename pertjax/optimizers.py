@@ -7,13 +7,14 @@ without a second program.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from pertjax import names
 
 NAMES = ('adam', 'adamw', 'sgd')
 SCHEDULES = ('constant', 'cosine', 'linear')
@@ -54,8 +55,9 @@ def validate(config) -> None:
   Raises:
     ValueError: naming the key, what was given and what is allowed.
   """
-  _one_of('optimizer.name', config.name, NAMES)
-  _one_of('optimizer.schedule', config.schedule, SCHEDULES)
+  for key, allowed in (('name', NAMES), ('schedule', SCHEDULES)):
+    if config[key] not in allowed:
+      raise ValueError(names.unknown(f'optimizer.{key}', config[key], allowed))
   for key in ('learning_rate', 'eps'):
     _at_least(f'optimizer.{key}', config[key], 0.0, strict=True)
   for key in ('weight_decay', 'clip_norm', 'momentum', 'warmup_steps'):
@@ -64,15 +66,6 @@ def validate(config) -> None:
   for key in ('b1', 'b2'):
     if not 0 <= config[key] < 1:
       raise ValueError(f'optimizer.{key} is {config[key]}; allowed is [0, 1)')
-
-
-def _one_of(key, value, allowed):
-  if value not in allowed:
-    near = difflib.get_close_matches(str(value), allowed, 1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise ValueError(
-      f'{key} is {value!r}; allowed are {", ".join(allowed)}{hint}'
-    )
 
 
 def _at_least(key, value, low, *, strict=False):

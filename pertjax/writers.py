@@ -18,21 +18,18 @@ from typing import Any, TextIO
 import tensorboardX
 import tqdm
 
+from pertjax import files
+
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a text file whole or not at all."""
+  """Writes a text file whole or not at all, and its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  files.write_text(path, text)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON, indented, keys in the order given."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
+  """Writes JSON, indented, keys in the order given; NaN becomes null."""
+  write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + '\n')
 
 
 def check_writable(folder: pathlib.Path) -> None:
@@ -53,16 +50,27 @@ class JsonLines:
   """Appends to metrics.jsonl; its length is part of a checkpoint."""
 
   def __init__(self, path: pathlib.Path, length: int = 0):
-    """Opens the file and cuts off what came after the checkpoint."""
+    """Opens the file and cuts off what came after the checkpoint.
+
+    Raises:
+      ValueError: if the file is shorter than at the checkpoint.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
+    size = path.stat().st_size
+    if size < length:
+      raise ValueError(
+        f'{path} has {size:,} bytes but had {length:,} at the checkpoint to '
+        'resume from: it was changed or lost. Put it back, or remove '
+        f'{path.parent / "ckpt"} to train again from the start'
+      )
     self._file = path.open('r+b')
     self._file.truncate(length)
     self._file.seek(length)
 
   def write(self, record: Mapping[str, Any]) -> None:
     """Writes one line; a number that is not finite becomes null."""
-    line = json.dumps({k: _plain(v) for k, v in record.items()})
+    line = json.dumps(_plain(record), allow_nan=False)
     self._file.write(line.encode() + b'\n')
 
   def sync(self) -> int:
@@ -76,13 +84,21 @@ class JsonLines:
 
 
 def _plain(value: Any) -> Any:
+  """Returns the value as JSON has it: what is not finite becomes None."""
+  if isinstance(value, Mapping):
+    return {k: _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
 
 
 class Board:
-  """TensorBoard scalars, one folder for each member."""
+  """TensorBoard scalars, one folder for each member.
+
+  A curve that goes on after a resume hides what was drawn past its start.
+  """
 
   def __init__(self, folder: pathlib.Path, *, enabled: bool):
     self._folder = folder
@@ -90,11 +106,12 @@ class Board:
     self._writers: dict[int, Any] = {}
 
   def write(self, member: int, step: int, scalars: Mapping[str, Any]) -> None:
+    """Adds a point to the curves; one that is not finite leaves a gap."""
     if not self._enabled:
       return
     if member not in self._writers:
       self._writers[member] = tensorboardX.SummaryWriter(
-        str(self._folder / f'seed_{member}'), write_to_disk=True
+        str(self._folder / f'seed_{member}'), purge_step=step
       )
     for name, value in scalars.items():
       if isinstance(value, float) and math.isfinite(value):

@@ -221,7 +221,7 @@ def test_players_move_only_their_own_parameters(setting):
   [
     (((5, ('critic',)),), r"players \['critic'\].*has \['model'\]"),
     (((7, ('model',)),), 'multiple of train.chunk'),
-    (((5, ('model',), 'pared'),), 'unknown sampler'),
+    (((5, ('model',), 'pared'),), 'sampler.*closest: paired'),
   ],
 )
 def test_bad_phases(setting, phases, message):

@@ -6,14 +6,13 @@ feeds it (`Model.sampling`); a name with a dot is imported from elsewhere.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from pertjax import types
+from pertjax import names, types
 from pertjax.data import arrays
 
 Sampler = Callable[
@@ -122,12 +121,7 @@ def get(name: str) -> Sampler:
     if callable(found):
       return found
     raise ValueError(f'sampler {name!r}: {module} has no function {function!r}')
-  near = difflib.get_close_matches(name, _SAMPLERS, 1)
-  hint = f'; closest: {near[0]}' if near else ''
-  raise ValueError(
-    f'unknown sampler {name!r}; allowed are {", ".join(_SAMPLERS)} or a '
-    f'dotted name{hint}'
-  )
+  raise ValueError(names.unknown('sampler', name, _SAMPLERS))
 
 
 def evaluation_batches(

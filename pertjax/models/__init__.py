@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
 
+from pertjax import names as name_lib
 from pertjax import types
 
 _NOT_MODELS = ('layers', 'shifts')
@@ -26,12 +26,7 @@ def module(name: str) -> ModuleType:
       lacks `default_config` or `make`.
   """
   if '.' not in name and name not in names():
-    near = difflib.get_close_matches(name, names(), 3, 0.4)
-    hint = f'; closest: {", ".join(near)}' if near else ''
-    raise ValueError(
-      f'model.name is {name!r}; allowed are {", ".join(names())} or a dotted '
-      f'module name{hint}'
-    )
+    raise ValueError(name_lib.unknown('model.name', name, names()))
   path = name if '.' in name else f'{__name__}.{name}'
   found = importlib.import_module(path)
   for needed in ('default_config', 'make'):

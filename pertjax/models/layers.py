@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pertjax import types
+from pertjax import names, types
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -155,6 +155,4 @@ def known_perturbations(
 def check_choice(key: str, value, allowed) -> None:
   """Raises ValueError unless a config value is one of those allowed."""
   if value not in allowed:
-    raise ValueError(
-      f'{key} is {value!r}; allowed are {", ".join(map(repr, allowed))}'
-    )
+    raise ValueError(names.unknown(key, value, allowed))

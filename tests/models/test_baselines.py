@@ -196,7 +196,7 @@ def test_unknown_kind_names_those_there_are(loaded):
   config = ml_collections.ConfigDict(
     {**baselines.default_config(), 'kind': 'addtive'}
   )
-  with pytest.raises(ValueError, match=r"model.kind.*'additive'"):
+  with pytest.raises(ValueError, match='model.kind.*closest: additive'):
     baselines.make(config, loaded[1])
 
 
