@@ -38,11 +38,8 @@ _SIMULATED = {
   'train.steps': 3_000,
   'train.patience': 8,
 }
-_LATENT = {
-  'model.width': 256,
-  'model.latent_dim': 64,
-  'train.batch_size': 512,
-}
+_WIDE = {'model.width': 256, 'train.batch_size': 512}
+_LATENT = {**_WIDE, 'model.latent_dim': 64}
 
 
 class Job(NamedTuple):
@@ -72,7 +69,7 @@ JOBS = (
     'default.py:',
     '',
     {**_SIMULATED, 'data.simulate.epistasis': 0.0},
-    {'latent_additive': _LATENT, 'decoder_only': _LATENT, 'vae': {}},
+    {'latent_additive': _LATENT, 'decoder_only': _WIDE, 'vae': {}},
   ),
   Job(
     'Simulated, strong epistasis',
@@ -80,7 +77,7 @@ JOBS = (
     'default.py:',
     '',
     {**_SIMULATED, 'data.simulate.epistasis': 3.0},
-    {'latent_additive': _LATENT, 'decoder_only': _LATENT, 'vae': {}},
+    {'latent_additive': _LATENT, 'decoder_only': _WIDE, 'vae': {}},
   ),
   Job(
     'Norman 2019, real, 500 genes',

@@ -344,12 +344,12 @@ def _same_keys(config) -> None:
         f'config has {what} key {key}{hint}{_advice(key.split("."), config)}'
       )
   for key, value in given.items():
-    kinds = {type(wanted[key])}
-    kinds |= {float: {int}, tuple: {list}}.get(type(wanted[key]), set())
-    if type(value) not in kinds:
+    kind = type(wanted[key])
+    kinds = (kind, *{float: (int,), tuple: (list,)}.get(kind, ()))
+    if not isinstance(value, kinds) or (type(value) is bool) != (kind is bool):
       raise ValueError(
         f'{key} is {value!r} ({type(value).__name__}); it takes '
-        f'{type(wanted[key]).__name__}, such as {wanted[key]!r}'
+        f'{kind.__name__}, such as {wanted[key]!r}'
       )
 
 
@@ -457,10 +457,12 @@ def _check_fleet_key(config, key: str, values: tuple[float, ...]) -> None:
   section, _, name = key.partition('.')
   allowed = [f'optimizer.{k}' for k in optimizers.FLEET_KEYS]
   if key not in allowed and not (section == 'model' and name in config.model):
+    near = names.closest(key, (*allowed, *(f'model.{k}' for k in config.model)))
+    hint = f'; closest: {", ".join(near)}' if near else ''
     raise ValueError(
-      f'{names.unknown("config.fleet", key, allowed)} and loss weights of the '
-      'model (model.x); other keys change the program and need a run of their '
-      'own'
+      f'config.fleet names {key!r}; allowed are {", ".join(allowed)} and loss '
+      'weights of the model (model.x); other keys change the program and need '
+      f'a run of their own{hint}'
     )
   if key == 'optimizer.clip_norm':
     if not config.optimizer.clip_norm:
@@ -495,6 +497,23 @@ def members(config) -> list[dict[str, Any]]:
 def to_dict(config) -> dict[str, Any]:
   """Returns the config as JSON can hold it: tuples become lists."""
   return json.loads(json.dumps(config.to_dict()))
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the config that a run has saved, as `to_dict` made it.
+
+  Raises:
+    ValueError: naming the file, if it is damaged.
+  """
+  try:
+    saved = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path}: not a config of a run: {error}') from error
+  if not isinstance(saved, dict):
+    raise ValueError(
+      f'{path}: not a config of a run: a {type(saved).__name__}, not an object'
+    )
+  return saved
 
 
 # Sections that do not change what is trained; a run may be evaluated, or

@@ -258,7 +258,9 @@ def mean_prediction(
   """
   source = arrays.gather(data.cells, rows)
   change = predict(source, condition) - source
-  return start + weight @ change / jnp.sum(weight)
+  # HIGHEST: a GPU's default would round the cells to TF32.
+  total = jnp.dot(weight, change, precision=jax.lax.Precision.HIGHEST)
+  return start + total / jnp.sum(weight)
 
 
 class Predicted(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import difflib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pertjax import evaluate, types
+from pertjax import names as name_lib
 from pertjax.data import arrays, conventions, predictions
 
 
@@ -20,7 +20,7 @@ def read_requests(path: pathlib.Path) -> list[dict[str, str]]:
 
   Raises:
     FileNotFoundError: if it is not there.
-    ValueError: if it is empty.
+    ValueError: if it is empty, or a row has not as many fields as the header.
   """
   if not path.is_file():
     raise FileNotFoundError(
@@ -31,6 +31,13 @@ def read_requests(path: pathlib.Path) -> list[dict[str, str]]:
     rows = list(csv.DictReader(file))
   if not rows:
     raise ValueError(f'{path}: no rows below the header')
+  for number, row in enumerate(rows):
+    # What DictReader calls fields without a name, and names without a field.
+    if None in row or None in row.values():
+      raise ValueError(
+        f'{path}, row {number + 2}: not as many fields as the header has '
+        f'({", ".join(k for k in row if k is not None)})'
+      )
   return rows
 
 
@@ -55,56 +62,71 @@ def parse_requests(
 
   Raises:
     ValueError: naming the row, what was found and what is allowed: a missing
-      column, a covariate value without control cells, a perturbation that the
-      model cannot know (with the closest known names).
+      or unknown column, a covariate value without control cells, a perturbation
+      that the model cannot know (with the closest known names).
   """
   keys = [key for key, _ in spec.covariates]
   label = convention.key if convention.key in rows[0] else 'condition'
-  missing = [k for k in (label, *keys) if k not in rows[0]]
-  if missing:
-    raise ValueError(
-      f'{path}: no column {", ".join(map(repr, missing))}; needed are '
-      f'{", ".join(map(repr, (label, *keys)))}, found are '
-      f'{", ".join(map(repr, rows[0]))}'
+  dose = [convention.dose_key] if convention.dose_key else []
+  _check_columns(list(rows[0]), [label, *dose, *keys], path)
+  try:
+    conditions, ids = conventions.parse(
+      [row[label] for row in rows],
+      [row[dose[0]] for row in rows] if dose else None,
+      convention=convention,
     )
-  doses = None
-  if convention.dose_key and convention.dose_key in rows[0]:
-    doses = [row[convention.dose_key] for row in rows]
-  conditions, ids = conventions.parse(
-    [row[label] for row in rows], doses, convention=convention
-  )
-  known = set(spec.perturbations)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
   for number, condition in enumerate(ids):
-    tokens = conditions.tokens[condition]
-    for token in tokens:
-      if token not in known:
-        near = difflib.get_close_matches(token, spec.perturbations, 3, 0.5)
-        raise ValueError(
-          f'{path}, row {number + 2}: perturbation {token!r} is not in the '
-          f'data that the model was trained on; closest known: '
-          f'{", ".join(near) or "none"} (of {len(known)})'
-        )
-    reason = knows(tokens) if knows else None
+    reason = _unknown(conditions.tokens[condition], spec, knows)
     if reason:
-      trained = [p for p, t in zip(spec.perturbations, spec.trained) if t]
-      near = difflib.get_close_matches(tokens[0], trained, 3, 0.3)
-      raise ValueError(
-        f'{path}, row {number + 2}: the model cannot predict '
-        f'{conditions.names[condition]!r}: {reason}; closest known: '
-        f'{", ".join(near) or ", ".join(trained[:3])}'
-      )
+      name = conditions.names[condition]
+      raise ValueError(f'{path}, row {number + 2}, {name!r}: {reason}')
   index = {group: g for g, group in enumerate(spec.groups)}
   groups = []
   for number, row in enumerate(rows):
     wanted = tuple(row[k] for k in keys)
     if wanted not in index:
-      shown = ', '.join('|'.join(g) for g in spec.groups[:8])
+      known = ['|'.join(g) for g in spec.groups]
       raise ValueError(
         f'{path}, row {number + 2}: there are no control cells with '
-        f'{dict(zip(keys, wanted))} to start from; known: {shown}'
+        f'{dict(zip(keys, wanted))} to start from; '
+        f'known: {name_lib.listing(known, 12, quoted=False)}'
       )
     groups.append(index[wanted])
   return conditions, np.asarray(ids), np.asarray(groups, int)
+
+
+def _check_columns(found, needed, path) -> None:
+  """Raises ValueError for columns that are missing or that nobody reads."""
+  missing = [k for k in needed if k not in found]
+  extra = [k for k in found if k not in needed]
+  if missing or extra:
+    wrong = 'no column' if missing else 'unknown column'
+    raise ValueError(
+      f'{path}: {wrong} {name_lib.listing(missing or extra)}; needed are '
+      f'{name_lib.listing(needed)}, found are {name_lib.listing(found)}'
+    )
+
+
+def _unknown(tokens, spec, knows) -> str | None:
+  """Returns why a condition cannot be predicted, or None if it can."""
+  for token in tokens:
+    if token not in spec.perturbations:
+      return (
+        f'perturbation {token!r} is not in the data that the model was trained '
+        f'on; {name_lib.suggestion(token, spec.perturbations)} (of '
+        f'{len(spec.perturbations)})'
+      )
+  reason = knows(tokens) if knows else None
+  if not reason:
+    return None
+  trained = [p for p, t in zip(spec.perturbations, spec.trained) if t]
+  token = next((t for t in tokens if t not in trained), tokens[0])
+  return (
+    f'the model cannot predict it: {reason}; trained perturbations, '
+    f'{name_lib.suggestion(token, trained)}'
+  )
 
 
 def predict(

@@ -114,8 +114,8 @@ class Board:
         str(self._folder / f'seed_{member}'), purge_step=step
       )
     for name, value in scalars.items():
-      if isinstance(value, float) and math.isfinite(value):
-        self._writers[member].add_scalar(name, value, step)
+      if math.isfinite(value):
+        self._writers[member].add_scalar(name, float(value), step)
 
   def close(self) -> None:
     for writer in self._writers.values():

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import ml_collections
+import numpy as np
 import pytest
 
 from pertjax import config as config_lib
@@ -177,6 +178,7 @@ def test_argument_that_cannot_be_is_named(arg, shown):
     # Types.
     ('train.steps', 'many', ("'many'", 'str', 'int')),
     ('train.steps', 100.0, ('100.0', 'float', 'int')),
+    ('optimizer.eps', True, ('True', 'bool', 'float')),
     ('num_seeds', True, ('True', 'bool', 'int')),
     ('data.path', 3, ('3', 'int', 'str')),
     ('log.report', 1, ('1', 'int', 'bool')),
@@ -199,6 +201,14 @@ def test_wrong_value_is_named_with_what_is_allowed(key, value, shown):
   message = refusal(config)
   assert key in message
   assert all(text in message for text in shown), message
+
+
+def test_numbers_of_other_kinds_are_taken_where_they_fit():
+  config = config_lib.default('vae')
+  put(config, 'optimizer.learning_rate', 1)
+  put(config, 'optimizer.eps', np.float64(0.5))
+  put(config, 'eval.baselines', ['mean'])
+  config_lib.validate(config)
 
 
 def test_steps_may_be_anything_where_phases_replace_them():
@@ -350,6 +360,17 @@ def test_to_dict_is_what_json_gives_back():
   assert json.loads(json.dumps(plain)) == plain
   assert plain['fleet'] == [['optimizer.learning_rate', [1e-3, 1e-4]]]
   assert plain['eval']['leaderboard'] == ['delta', 'all', 'pearson']
+
+
+def test_read_is_the_way_back_and_names_a_damaged_file(tmp_path):
+  path = tmp_path / 'config.json'
+  plain = config_lib.to_dict(config_lib.default('vae'))
+  path.write_text(json.dumps(plain))
+  assert config_lib.read(path) == plain
+  for text in ('', '{"seed": 0', '[1]'):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r'config\.json: not a config'):
+      config_lib.read(path)
 
 
 def test_differences_name_the_keys_that_change_the_training():

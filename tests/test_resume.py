@@ -86,7 +86,9 @@ def test_killed_twice_ends_in_the_same_bytes(whole, tmp_path):
   assert 'resuming at step' in output
   assert _outputs(tmp_path) == whole
   lines = [json.loads(x) for x in whole['metrics.jsonl'].splitlines()]
-  assert [x['step'] for x in lines if x['seed'] == 0] == list(range(10, 121, 10))
+  assert [x['step'] for x in lines if x['seed'] == 0] == list(
+    range(10, 121, 10)
+  )
 
 
 def test_sigterm_saves_first(whole, tmp_path):

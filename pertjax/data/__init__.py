@@ -117,9 +117,7 @@ def read_raw(
   if options.dataset == 'simulate' and not options.path:
     settings = options.simulate.to_dict()
     adata = simulate.simulate(seed=seed, **settings)
-    convention = convention_of(options, 'perturbench')
-    if len(settings['doses']) > 1 and not options.dose_key:
-      convention = convention._replace(dose_key='dose')
+    convention = convention_of_config(options)
     raw = h5ad.from_anndata(
       adata,
       convention=convention,
@@ -133,13 +131,12 @@ def read_raw(
       'version': simulate.VERSION,
     }
   if options.path:
-    path, preset, name = pathlib.Path(options.path), 'perturbench', ''
-    convention = convention_of(options, preset)
+    path, name = pathlib.Path(options.path), ''
   else:
     entry = catalog.get(options.dataset)
     path = catalog.fetch(entry.name, cache_dir=options.cache_dir or None)
     name = entry.name
-    convention = convention_of(options, entry.preset or 'custom', entry)
+  convention = convention_of_config(options)
   say(f'reading {path}')
   raw = h5ad.read(path, convention=convention, scale=options.scale, **shared)
   return raw, {
@@ -255,7 +252,12 @@ def _gene_columns(sets, gene_names) -> dict[str, tuple[int, ...]]:
 
 def convention_of_config(options) -> conventions.Convention:
   """Returns the naming convention of the file that config.data names."""
-  if options.path or options.dataset == 'simulate':
+  if options.path:
     return convention_of(options, 'perturbench')
+  if options.dataset == 'simulate':
+    convention = convention_of(options, 'perturbench')
+    if len(options.simulate.doses) > 1 and not options.dose_key:
+      convention = convention._replace(dose_key='dose')
+    return convention
   entry = catalog.get(options.dataset)
   return convention_of(options, entry.preset or 'custom', entry)

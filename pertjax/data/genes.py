@@ -10,7 +10,6 @@ import numpy as np
 from pertjax import names as name_lib
 
 # data/predictions.py still looks for it here.
-listing = name_lib.listing
 
 
 class Alignment(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,9 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from pertjax import types
+from pertjax import files, types
+from pertjax import names as name_lib
 from pertjax.data import conventions
-from pertjax.data import genes as gene_lib
 
 
 def write_predictions(
@@ -58,36 +57,20 @@ def write_predictions(
     adata.layers['seed_sd'] = spread.astype(np.float32)
   adata.uns['pertjax'] = json.dumps(provenance, sort_keys=True)
 
-  def write(temporary):
+  with _replacing(path) as temporary:
     adata.write_h5ad(temporary, compression='lzf')
-
-  _replace(path, write)
 
 
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
-  """Writes arrays as a compressed npz."""
-
-  def write(temporary):
-    with temporary.open('wb') as file:
-      np.savez_compressed(file, **arrays)
-
-  _replace(path, write)
+  """Writes arrays as a compressed npz, whole or not at all."""
+  with _replacing(path) as temporary, temporary.open('wb') as file:
+    np.savez_compressed(file, **arrays)
 
 
-def _replace(path: pathlib.Path, write) -> None:
-  """Writes under a temporary name, then renames."""
+def _replacing(path: pathlib.Path):
+  """Makes the folder, and the file in it once it is whole."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    write(temporary)
-    os.replace(temporary, path)
-  except OSError as error:
-    raise OSError(
-      f'{path} could not be written: {error}; an older file of that name is '
-      'as it was'
-    ) from error
-  finally:
-    temporary.unlink(missing_ok=True)
+  return files.replacing(path)
 
 
 class Means(NamedTuple):
@@ -116,7 +99,8 @@ def read_means(
 
   Raises:
     FileNotFoundError: if it is not there.
-    ValueError: if it lacks genes or columns, or has values that are not finite.
+    ValueError: if it lacks genes or columns, names a gene twice, or has values
+      that are not finite.
   """
   if not path.is_file():
     raise FileNotFoundError(f'eval.predictions={path}: no such file')
@@ -132,17 +116,17 @@ def read_means(
   if convention.gene_names and convention.gene_names in adata.var:
     names = adata.var[convention.gene_names]
   order = _gene_order([str(name) for name in names], spec.genes, path)
-  notes = []
-  if order != list(range(len(names))):
+  notes = _origin_notes(adata, spec, path)
+  if order != list(range(len(order))):
     notes.append(f'{path.name}: genes were reordered by name')
   matrix = sparse.csr_matrix(adata.X)[:, order]
   if not np.isfinite(matrix.data).all():
     count = int((~np.isfinite(matrix.data)).sum())
     raise ValueError(f'{path}: {count} values are NaN or infinite')
-  values = [adata.obs[k].astype(str) for k in keys]
-  named = list(zip(_condition_names(adata, label, convention), zip(*values)))
-  if not keys:
-    named = [(name, ()) for name in _condition_names(adata, label, convention)]
+  groups = [()] * adata.n_obs
+  if keys:
+    groups = list(zip(*(adata.obs[k].astype(str) for k in keys)))
+  named = list(zip(_condition_names(adata, label, convention), groups))
   pairs = sorted(set(named))
   index = {pair: i for i, pair in enumerate(pairs)}
   rows = [index[pair] for pair in named]
@@ -152,14 +136,35 @@ def read_means(
   return Means({pair: means[i] for pair, i in index.items()}, tuple(notes))
 
 
+def _origin_notes(adata, spec, path) -> list[str]:
+  """Says where our own predictions are from other data or another split."""
+  if 'pertjax' not in adata.uns:
+    return []
+  origin = json.loads(adata.uns['pertjax'])
+  notes = []
+  if origin.get('data_fingerprint') != spec.fingerprint:
+    notes.append(f'{path.name} was predicted by a run on other data')
+  if origin.get('split_sha256') != spec.split.sha256:
+    notes.append(
+      f'{path.name} was predicted by a run with another split, which may have '
+      'trained on cells that are held out here'
+    )
+  return notes
+
+
 def _gene_order(found, wanted, path) -> list[int]:
   """Returns the columns of the wanted genes."""
+  twice = sorted(set(name_lib.duplicates(found)) & set(wanted))
+  if twice:
+    raise ValueError(
+      f'{path} has more than one column for {name_lib.listing(twice)}'
+    )
   column = {name: i for i, name in enumerate(found)}
   lacking = [g for g in wanted if g not in column]
   if lacking:
     raise ValueError(
       f'{path} lacks {len(lacking)} of {len(wanted)} genes: '
-      f'{gene_lib.listing(lacking)}; it has {gene_lib.listing(found)}'
+      f'{name_lib.listing(lacking)}; it has {name_lib.listing(found)}'
     )
   return [column[g] for g in wanted]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pertjax.metrics import intervals, pseudobulk, ranks, registry
 from pertjax.metrics.intervals import Interval, bootstrap, hierarchical
@@ -83,6 +84,10 @@ TABLE_METRICS = (
   'top_k_recall',
   *(f'{name}_rank' for name in ranks.METRICS),
 )
+# Genes are gathered where a mask has less than one in so many of them; from
+# there on products are faster.
+_FEW = 8
+
 Table = dict[tuple[str, str, str], Array]
 
 
@@ -164,6 +169,7 @@ def table(
     own if predicted.ndim == 3 else own[None],
     groups,
     masks,
+    _few_genes(masks),
     pseudocount,
     logfc_floor,
     logfc_undefined,
@@ -211,6 +217,20 @@ def _check_names(aggregates, metrics, masks) -> None:
       )
 
 
+def _few_genes(masks) -> dict[str, ranks.OwnGenes]:
+  """Lists the genes of masks that have few in each row.
+
+  A mask that is being traced cannot be counted; it is used as it is.
+  """
+  few = {}
+  for name, mask in masks.items():
+    if np.ndim(mask) == 2 and not isinstance(mask, jax.core.Tracer):
+      most = np.asarray(mask).sum(1).max(initial=0)
+      if most * _FEW <= np.shape(mask)[1]:
+        few[name] = ranks.own_genes(mask)
+  return few
+
+
 @functools.partial(
   jax.jit, static_argnames=('aggregates', 'metrics', 'options')
 )
@@ -221,6 +241,7 @@ def _table(
   predicted_control,
   groups,
   masks,
+  few,
   pseudocount,
   floor,
   undefined,
@@ -252,7 +273,9 @@ def _table(
       for name in metrics:
         entry = registry.get(name)
         given = {key: inputs[key] for key in entry.needs}
-        known = dict(options, mask=mask)
+        # Ranks alone compare across conditions and can use the list.
+        own = few.get(genes, mask) if 'groups' in entry.options else mask
+        known = dict(options, mask=own)
         given |= {k: v for k, v in known.items() if k in entry.options}
         values[genes, name] = entry.function(**given)
     return values

@@ -20,9 +20,12 @@ are all NaN therefore ranks as chance does; the metric itself stays NaN.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pertjax.metrics import pseudobulk, registry
 from pertjax.types import Array
@@ -36,11 +39,40 @@ TIES = {'mid': 0.5, 'optimistic': 0.0, 'pessimistic': 1.0}
 # 50 to 20,000 genes.
 _UNITS = 4.0
 
-# References that are compared with all predictions at once, for 'mae'.
+# References that are compared with all predictions at once, without products.
 _BLOCK = 16
 
 # Full float32 on every device: TF32 keeps 10 bits, which reorders neighbours.
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+
+class OwnGenes(NamedTuple):
+  """A mask of [reference, genes] with few genes in each row, as numbers.
+
+  Attributes:
+    index: int32 [reference, most] gene columns.
+    counted: bool [reference, most]; False in the padding.
+  """
+
+  index: Array
+  counted: Array
+
+
+def own_genes(mask: np.ndarray) -> OwnGenes:
+  """Lists the genes of a mask, on the host.
+
+  With the twenty genes of each condition out of thousands, gathering them
+  costs next to nothing where products over all genes would.
+
+  Args:
+    mask: bool [reference, genes].
+  """
+  mask = np.asarray(mask)
+  number = mask.sum(1)
+  most = max(1, int(number.max(initial=0)))
+  index = np.argsort(~mask, axis=1, kind='stable')[:, :most]
+  counted = np.arange(most)[None, :] < number[:, None]
+  return OwnGenes(jnp.asarray(index, jnp.int32), jnp.asarray(counted))
 
 
 # ----------------------------------------------------------------------------
@@ -155,42 +187,87 @@ def _own_genes(
   return jnp.where(broken, jnp.nan, distance), error
 
 
+def _by_blocks(function: Callable[..., Array], *rows: Array) -> Array:
+  """Maps over blocks of the references' rows; [predicted, reference].
+
+  A block of references stays in the cache while the predictions pass by.
+
+  Args:
+    function: of blocks of rows; returns [predicted, block].
+    *rows: [reference, ...].
+  """
+  number = rows[0].shape[0]
+  blocks = -(-number // _BLOCK)
+
+  def in_blocks(x):
+    x = jnp.pad(x, ((0, blocks * _BLOCK - number), (0, 0)))
+    return x.reshape(blocks, _BLOCK, x.shape[1])
+
+  values = jax.lax.map(
+    lambda block: function(*block), tuple(in_blocks(x) for x in rows)
+  )
+  values = jnp.moveaxis(values, 0, 1)
+  return values.reshape(values.shape[0], -1)[:, :number]
+
+
 def _absolute(
   predicted: Array, reference: Array, mask: Array | None
 ) -> tuple[Array, Array]:
-  """Mean absolute differences, for which there is no product.
+  """Mean absolute differences, for which there is no product."""
 
-  A block of references stays in the cache while the predictions pass by.
-  """
-  number, genes = reference.shape
-  blocks = -(-number // _BLOCK)
-
-  def in_blocks(rows):
-    rows = jnp.pad(rows, ((0, blocks * _BLOCK - number), (0, 0)))
-    return rows.reshape(blocks, _BLOCK, genes)
-
-  def one_block(block):
-    error = jnp.abs(predicted[:, None, :] - block[0][None, :, :])
-    if mask is not None:
-      error = jnp.where(block[1][None, :, :], error, 0)
+  def compare(others, *masks):
+    error = jnp.abs(predicted[:, None, :] - others[None, :, :])
+    for counted in masks:
+      error = jnp.where(counted[None, :, :], error, 0)
     return jnp.sum(error, axis=-1)
 
-  sides = (reference,)
-  counted = jnp.full((1, 1), genes, predicted.dtype)
-  if mask is not None:
+  if mask is None:
+    distance = _by_blocks(compare, reference) / reference.shape[1]
+  else:
     mask = jnp.broadcast_to(mask, reference.shape)
-    sides += (mask,)
-    counted = pseudobulk.gene_count(reference, mask).T
-  distance = jax.lax.map(one_block, tuple(in_blocks(x) for x in sides))
-  distance = jnp.moveaxis(distance, 0, 1).reshape(predicted.shape[0], -1)
-  distance = distance[:, :number] / counted
+    distance = _by_blocks(compare, reference, mask)
+    distance = distance / pseudobulk.gene_count(reference, mask).T
   return distance, distance * _unit_error(distance.dtype)
+
+
+def _few_genes(
+  predicted: Array,
+  reference: Array,
+  genes: OwnGenes,
+  metric: str,
+  swapped: bool,
+) -> tuple[Array, Array]:
+  """Distances on the few genes that each reference brings, by gathering."""
+  columns = predicted.T
+
+  def compare(row, index, counted):
+    others = columns[index].T
+    row, counted = row[None, :], counted[None, :]
+    if metric == 'r2':
+      return 1 - pseudobulk.r2(others, row, mask=counted, swapped=swapped)
+    if metric not in ('cosine', 'pearson'):
+      measure = pseudobulk.mae if metric == 'mae' else pseudobulk.mse
+      return measure(others, row, mask=counted)
+    units = []
+    for x in (others, row):
+      kept = jnp.broadcast_to(counted, x.shape)
+      x = pseudobulk.centred(x, kept) if metric == 'pearson' else x
+      units.append(pseudobulk.unit(x, kept))
+    return jnp.sum(jnp.square(units[0] - units[1]), axis=-1) / 2
+
+  distance = _by_blocks(
+    jax.vmap(compare, out_axes=1),
+    jnp.take_along_axis(reference, genes.index, axis=1),
+    genes.index,
+    genes.counted,
+  )
+  return distance, jnp.abs(distance) * _unit_error(distance.dtype)
 
 
 def _distances(
   predicted: Array,
   reference: Array,
-  mask: Array | None,
+  mask: Array | OwnGenes | None,
   metric: str,
   swapped: bool,
 ) -> tuple[Array, Array]:
@@ -203,7 +280,13 @@ def _distances(
       'predicted and reference must be [conditions, genes] with the same '
       f'genes; shapes: {shapes[0]}, {shapes[1]}'
     )
-  if mask is not None:
+  few = isinstance(mask, OwnGenes)
+  if few and mask.index.shape[0] != shapes[1][0]:
+    raise ValueError(
+      f'the genes of {mask.index.shape[0]} conditions were given for the '
+      f'{shapes[1][0]} of the reference'
+    )
+  if mask is not None and not few:
     mask = jnp.asarray(mask)
     if mask.dtype != bool or mask.shape not in (shapes[1], shapes[1][1:]):
       raise ValueError(
@@ -212,6 +295,8 @@ def _distances(
       )
   dtype = pseudobulk.wide(predicted, reference)
   predicted, reference = predicted.astype(dtype), reference.astype(dtype)
+  if few:
+    return _few_genes(predicted, reference, mask, metric, swapped)
   if metric == 'mae':
     return _absolute(
       predicted, reference, mask if mask is None else jnp.atleast_2d(mask)
@@ -227,7 +312,7 @@ def pairwise(
   reference: Array,
   *,
   metric: str,
-  mask: Array | None = None,
+  mask: Array | OwnGenes | None = None,
   swapped: bool = False,
 ) -> Array:
   """Compares every prediction with every reference.
@@ -237,8 +322,8 @@ def pairwise(
     reference: [reference, genes].
     metric: one of METRICS, static; each as the function of that name in
       pseudobulk.
-    mask: bool [genes], or [reference, genes]: the genes that each reference is
-      compared on.
+    mask: bool [genes], or [reference, genes] for the genes that each reference
+      is compared on, or the same by `own_genes` where they are few.
     swapped: for 'r2', see `pseudobulk.r2`.
 
   Returns:
@@ -370,7 +455,7 @@ def perturbation_rank(
   *,
   metric: str,
   groups: Array | None = None,
-  mask: Array | None = None,
+  mask: Array | OwnGenes | None = None,
   swapped: bool = False,
   denominator: str = 'n-1',
   transposed: bool = False,
@@ -386,8 +471,7 @@ def perturbation_rank(
     observed: [conditions, genes], the same conditions.
     metric: one of METRICS, static.
     groups: see `rank`, and so are the options that are not named here.
-    mask: bool [genes], or [conditions, genes]: the genes on which predictions
-      are compared with each observed condition.
+    mask: as in `pairwise`; one row for each observed condition.
     swapped: for 'r2', see `pseudobulk.r2`.
     denominator: see `rank`.
     transposed: see `rank`; takes no mask of [conditions, genes].
@@ -396,10 +480,11 @@ def perturbation_rank(
   Returns:
     [conditions].
   """
-  if transposed and mask is not None and jnp.ndim(mask) == 2:
+  own = isinstance(mask, OwnGenes) or (mask is not None and np.ndim(mask) == 2)
+  if transposed and own:
     raise ValueError(
       'a transposed rank compares one prediction with many references and '
-      f'needs one mask for all, [genes]; its shape is {jnp.shape(mask)}'
+      'needs one mask for all of them, [genes]'
     )
   distance, error = _distances(predicted, observed, mask, metric, swapped)
   return rank(

@@ -223,7 +223,7 @@ def slow_pairwise(predicted, reference, metric, mask, swapped):
   return matrix
 
 
-@pytest.mark.parametrize('kind', ['all', 'shared', 'own'])
+@pytest.mark.parametrize('kind', ['all', 'shared', 'own', 'few'])
 @pytest.mark.parametrize('metric', [*ranks.METRICS[1:], 'r2 swapped'])
 def test_pairwise_equals_one_pair_at_a_time(metric, kind):
   metric, swapped = metric.split()[0], metric.endswith('swapped')
@@ -234,14 +234,20 @@ def test_pairwise_equals_one_pair_at_a_time(metric, kind):
   reference = (base + 0.1 * generator.normal(size=(21, 60))).astype(np.float32)
   mask = np.ones((21, 60), bool)
   if kind != 'all':
+    # 'few' is 'own' in another form.
     mask &= generator.random((1 if kind == 'shared' else 21, 60)) < 0.4
     # What no reference asks for is not read.
-    unread = ~mask.any(0) if kind == 'own' else ~mask[0]
+    unread = ~mask[0] if kind == 'shared' else ~mask.any(0)
     mask[:, 7] = False
     unread[7] = True
     predicted[:, unread] = np.nan
     reference[:, unread] = np.nan
-  given = {'all': None, 'shared': mask[0], 'own': mask}[kind]
+  given = {
+    'all': None,
+    'shared': mask[0],
+    'own': mask,
+    'few': ranks.own_genes(mask),
+  }[kind]
   found = ranks.pairwise(
     predicted, reference, metric=metric, mask=given, swapped=swapped
   )
@@ -277,11 +283,12 @@ def test_own_genes_skip_nan_of_other_conditions():
   mask[0, :4] = mask[1, 2:6] = mask[2, 4:] = True
   predicted = truth + 0.1
   predicted[0, 7] = np.nan  # A gene of condition 2 only.
+  unknown = np.zeros((3, 3), bool)
+  unknown[0, 2] = True
   for metric in ranks.METRICS:
-    matrix = ranks.pairwise(predicted, truth, metric=metric, mask=mask)
-    unknown = np.zeros((3, 3), bool)
-    unknown[0, 2] = True
-    testing.assert_array_equal(np.isnan(matrix), unknown)
+    for form in (mask, ranks.own_genes(mask)):
+      matrix = ranks.pairwise(predicted, truth, metric=metric, mask=form)
+      testing.assert_array_equal(np.isnan(matrix), unknown)
 
 
 def test_own_genes_that_are_constant_have_no_correlation():
@@ -290,8 +297,21 @@ def test_own_genes_that_are_constant_have_no_correlation():
   truth = predicted[::-1]
   mask = np.zeros((2, 8), bool)
   mask[:, :4] = True
-  matrix = ranks.pairwise(predicted, truth, metric='pearson', mask=mask)
-  testing.assert_array_equal(np.isnan(matrix), [[True, True], [False, True]])
+  for form in (mask, ranks.own_genes(mask)):
+    matrix = ranks.pairwise(predicted, truth, metric='pearson', mask=form)
+    testing.assert_array_equal(np.isnan(matrix), [[True, True], [False, True]])
+
+
+def test_own_genes_lists_a_mask():
+  mask = np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+  genes = ranks.own_genes(mask)
+  testing.assert_array_equal(genes.index[0], [1, 3])
+  testing.assert_array_equal(genes.counted, mask.sum(1)[:, None] > [[0, 1]])
+  rows = jnp.ones((3, 4))
+  matrix = ranks.pairwise(rows, rows, metric='mse', mask=genes)
+  testing.assert_array_equal(np.isnan(matrix[0]), [False, True, False])
+  with pytest.raises(ValueError, match='of 3 conditions .* the 2 of'):
+    ranks.pairwise(rows, rows[:2], metric='mse', mask=genes)
 
 
 def test_groups_are_ranked_apart():

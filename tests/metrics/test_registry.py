@@ -255,7 +255,12 @@ def test_names_are_sorted_and_unique():
 
 def masks():
   top = np.argsort(np.random.default_rng(3).random((CONDITIONS, GENES)))
-  return {'all': None, 'top25': top < 25, 'half': np.arange(GENES) % 2 == 0}
+  return {
+    'all': None,
+    'top25': top < 25,
+    'top5': top < 5,  # Few enough to be gathered.
+    'half': np.arange(GENES) % 2 == 0,
+  }
 
 
 def test_table_is_its_metrics():
