@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pertjax import leaderboard, metrics, rng, targets, types
-from pertjax.data import arrays, predictions, statistics
-from pertjax.models import baselines
+from pertjax import heldout, leaderboard, metrics, targets, types
+from pertjax.data import arrays, predictions
 
 CEILING = 'ceiling'
 
@@ -82,11 +80,11 @@ def run(
     f'scoring {len(truth.condition)} held-out pairs, from '
     f'{truth.source.shape[2]} control cells each'
   )
-  name = display_name(config)
+  name = heldout.display_name(config)
   predicted = np.stack(
     [
-      predict_means(
-        model, _member(params, k), consts[k], data, spec, truth, say=say
+      heldout.predict_means(
+        model, heldout._member(params, k), consts[k], data, spec, truth, say=say
       )
       for k in range(len(members))
     ]
@@ -96,14 +94,14 @@ def run(
     for setting in dict.fromkeys(settings)
   }
   entries = [
-    Predicted(
+    heldout.Predicted(
       f'{name} ({setting})' if setting else name,
       tuple(members[k] for k in chosen),
       predicted[chosen],
     )
     for setting, chosen in by_setting.items()
   ]
-  entries += predict_baselines(config, data, spec, truth, skip=name)
+  entries += heldout.predict_baselines(config, data, spec, truth, skip=name)
   if config.eval.save_predictions:
     best = min(
       by_setting, key=lambda s: np.mean([scores[k] for k in by_setting[s]])
@@ -111,7 +109,7 @@ def run(
     chosen = by_setting[best]
     if len(by_setting) > 1:
       say(f'predictions.h5ad is of the best setting by validation: {best}')
-    cells = predict_cells(
+    cells = heldout.predict_cells(
       config,
       model,
       jax.tree.map(lambda x: x[np.asarray(chosen)], params),
@@ -130,7 +128,7 @@ def finish(
   workdir: pathlib.Path,
   spec: types.DataSpec,
   truth: targets.Targets,
-  entries: Sequence[Predicted],
+  entries: Sequence[heldout.Predicted],
   *,
   say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
@@ -146,144 +144,8 @@ def finish(
   return rows
 
 
-def display_name(config) -> str:
-  """Returns the name of the trained model in tables."""
-  if config.model.name == 'baselines':
-    return config.model.kind
-  return config.model.name
-
-
-def _member(params, k):
-  return jax.tree.map(lambda x: x[k], params)
-
-
-def unknown_pairs(
-  model: types.Model, spec: types.DataSpec, truth: targets.Targets
-) -> dict[int, str]:
-  """Returns {pair: reason} for the pairs that a model cannot predict."""
-  if model.knows is None:
-    return {}
-  reasons = {
-    pair: model.knows(spec.conditions.tokens[c])
-    for pair, c in enumerate(truth.condition)
-  }
-  return {pair: reason for pair, reason in reasons.items() if reason}
-
-
-def predict_means(
-  model: types.Model,
-  params: types.Params,
-  consts: types.Consts,
-  data: arrays.PerturbArrays,
-  spec: types.DataSpec,
-  truth: targets.Targets,
-  *,
-  say: Callable[[str], None] | None = None,
-) -> np.ndarray:
-  """Returns the mean predicted cell of every pair, [V, pairs, genes].
-
-  A pair that the model cannot know is NaN, and said.
-  """
-  program = _means_program(model.predict)
-  out = np.stack(
-    [
-      np.asarray(
-        program(
-          params,
-          consts,
-          data,
-          jnp.asarray(truth.source[v]),
-          jnp.asarray(truth.source_weight[v]),
-          jnp.asarray(truth.source_mean[v]),
-          jnp.asarray(truth.condition, jnp.int32),
-          jnp.asarray(truth.group, jnp.int32),
-        )
-      )
-      for v in range(len(truth.source))
-    ]
-  )
-  unknown = unknown_pairs(model, spec, truth)
-  if unknown and say is not None:
-    reasons = sorted(set(unknown.values()))
-    say(
-      f'{len(unknown)} of {len(truth.condition)} pairs cannot be predicted by '
-      f'this model and count as dropped: {"; ".join(reasons[:5])}'
-    )
-  out[:, list(unknown)] = np.nan
-  return out
-
-
-# Members of a fleet share the program; a second model replaces it.
-@functools.lru_cache(maxsize=1)
-def _means_program(predict):
-  @jax.jit
-  def means(params, consts, data, rows, weight, start, condition, group):
-    def one(pair):
-      c, g = pair
-      return mean_prediction(
-        lambda source, where: predict(params, None, source, where, consts),
-        data,
-        rows[g],
-        weight[g],
-        start[g],
-        arrays.conditions_at(data, c[None], g[None]),
-      )
-
-    return jax.lax.map(one, (condition, group))
-
-  return means
-
-
-def mean_prediction(
-  predict: Callable[[jax.Array, types.Condition], jax.Array],
-  data: arrays.PerturbArrays,
-  rows: jax.Array,
-  weight: jax.Array,
-  start: jax.Array,
-  condition: types.Condition,
-) -> jax.Array:
-  """Returns the mean predicted cell, [genes].
-
-  It is the mean of the source cells plus the mean change, so that a prediction
-  of no change is the mean of the source to the last bit. Otherwise its effect
-  would be rounding noise, which has a correlation with anything.
-
-  Args:
-    predict: (source cells, condition) to cells.
-    data: the dataset.
-    rows: int32 [n] source cells.
-    weight: float32 [n]; 0 is padding.
-    start: float32 [genes] mean of the source cells.
-    condition: of one cell.
-  """
-  source = arrays.gather(data.cells, rows)
-  change = predict(source, condition) - source
-  # HIGHEST: a GPU's default would round the cells to TF32.
-  total = jnp.dot(weight, change, precision=jax.lax.Precision.HIGHEST)
-  return start + total / jnp.sum(weight)
-
-
-class Predicted(NamedTuple):
-  """Mean predictions of one model, before they are scored.
-
-  Attributes:
-    name: for tables.
-    members: [members] numbers; (-1,) for closed forms and files.
-    means: float32 [members, V, pairs, genes].
-    control: float32 [V, groups, genes] the prediction's own control means;
-      None for those of the source cells.
-    shown: whether its profiles are drawn.
-  """
-
-  name: str
-  members: tuple[int, ...]
-  means: np.ndarray
-  control: np.ndarray | None = None
-  shown: bool = True
-
-
 def score(
-  config, truth: targets.Targets, entries: Sequence[Predicted]
+  config, truth: targets.Targets, entries: Sequence[heldout.Predicted]
 ) -> list[Scored]:
   """Computes every metric of every model, in one program.
 
@@ -331,7 +193,7 @@ def score(
 
 
 def score_with_ceiling(
-  config, truth: targets.Targets, entries: Sequence[Predicted]
+  config, truth: targets.Targets, entries: Sequence[heldout.Predicted]
 ) -> list[Scored]:
   """Scores every model and the replicate ceiling.
 
@@ -339,7 +201,7 @@ def score_with_ceiling(
   also where models are scored on all cells: against all of them, half of its
   own truth would be its own cells.
   """
-  ceiling = Predicted(
+  ceiling = heldout.Predicted(
     CEILING,
     (-1,),
     truth.replicate[::-1][None],
@@ -352,187 +214,6 @@ def score_with_ceiling(
     truth, observed=truth.replicate, control=truth.replicate_control
   )
   return [*score(config, truth, entries), *score(config, halves, [ceiling])]
-
-
-def predict_baselines(
-  config,
-  data: arrays.PerturbArrays,
-  spec: types.DataSpec,
-  truth: targets.Targets,
-  *,
-  skip: str = '',
-) -> list[Predicted]:
-  """Fits the baselines of config.eval.baselines.
-
-  Args:
-    config: the run's config.
-    data: the dataset.
-    spec: its static facts.
-    truth: see Targets.
-    skip: name of a baseline that is the trained model itself.
-  """
-  kinds = [k for k in config.eval.baselines if k != skip]
-  if not kinds:
-    return []
-  programs = {}
-  for kind in kinds:
-    programs[kind] = baselines.make_kind(kind, spec)
-
-  # One program for all of them: compiling, not computing, is what they cost.
-  @jax.jit
-  def every(data, consts, key, rows, weight, start, condition, group):
-    fit_data = statistics.FitData(data, statistics.pair_means(data, data.train))
-    fitted = {
-      kind: model.fit({}, key, fit_data, consts[kind])
-      for kind, model in programs.items()
-    }
-
-    def one(pair):
-      version, c, g = pair
-      where = arrays.conditions_at(data, c[None], g[None])
-      return {
-        kind: mean_prediction(
-          lambda source, where, kind=kind: programs[kind].predict(
-            fitted[kind], None, source, where, consts[kind]
-          ),
-          data,
-          rows[version, g],
-          weight[version, g],
-          start[version, g],
-          where,
-        )
-        for kind in kinds
-      }
-
-    return jax.lax.map(one, (version_of, condition, group))
-
-  num_versions, num_pairs = len(truth.source), len(truth.condition)
-  version_of = jnp.repeat(jnp.arange(num_versions), num_pairs)
-  means = every(
-    data,
-    {kind: model.consts for kind, model in programs.items()},
-    rng.stream(rng.root(config.seed), rng.FIT),
-    jnp.asarray(truth.source),
-    jnp.asarray(truth.source_weight),
-    jnp.asarray(truth.source_mean),
-    jnp.tile(jnp.asarray(truth.condition, jnp.int32), num_versions),
-    jnp.tile(jnp.asarray(truth.group, jnp.int32), num_versions),
-  )
-  return [
-    Predicted(
-      kind,
-      (-1,),
-      np.asarray(means[kind]).reshape(1, num_versions, num_pairs, -1),
-    )
-    for kind in kinds
-  ]
-
-
-def predict_cells(
-  config,
-  model: types.Model,
-  params: types.Params,
-  consts: Sequence[types.Consts],
-  data: arrays.PerturbArrays,
-  spec: types.DataSpec,
-  truth: targets.Targets,
-  members: Sequence[int],
-) -> dict[str, Any]:
-  """Predicts cells of the held-out pairs, for predictions.h5ad."""
-  unknown = unknown_pairs(model, spec, truth)
-  known = [p for p in range(len(truth.condition)) if p not in unknown]
-  requests = [(int(truth.condition[p]), int(truth.group[p])) for p in known]
-  count = config.eval.saved_cells
-  rows = [
-    truth.source[0, g][truth.source_weight[0, g] > 0][:count]
-    for _, g in requests
-  ]
-  return cells_of(
-    config, model, params, consts, data, spec, requests, rows, members
-  )
-
-
-def cells_of(
-  config,
-  model: types.Model,
-  params: types.Params,
-  consts: Sequence[types.Consts],
-  data: arrays.PerturbArrays,
-  spec: types.DataSpec,
-  requests: Sequence[tuple[int, int]],
-  rows: Sequence[np.ndarray],
-  members: Sequence[int],
-) -> dict[str, Any]:
-  """Predicts cells, one block for each request.
-
-  Args:
-    config, model, params, consts, data, spec, members: see `run`.
-    requests: (condition, group) ids.
-    rows: for each request, the control rows that the cells come from.
-
-  Returns:
-    Keyword arguments of predictions.write_predictions.
-  """
-
-  @jax.jit
-  def cells(params, consts, data, rows, condition, group):
-    source = arrays.gather(data.cells, rows)
-    where = arrays.conditions_at(data, condition[None], group[None])
-    return model.predict(params, None, source, where, consts)
-
-  width = max((len(r) for r in rows), default=1)
-  blocks, spreads = [], []
-  for (c, g), found in zip(requests, rows):
-    padded = np.resize(found, width)
-    each = np.stack(
-      [
-        np.asarray(
-          cells(
-            _member(params, k),
-            consts[k],
-            data,
-            jnp.asarray(padded, jnp.int32),
-            jnp.int32(c),
-            jnp.int32(g),
-          )
-        )[: len(found)]
-        for k in range(len(members))
-      ]
-    )
-    blocks.append(each.mean(0))
-    spreads.append(each.std(0, ddof=1) if len(each) > 1 else 0 * each[0])
-  flat = np.concatenate([*rows, np.zeros(0, np.int32)]).astype(int)
-  sizes = [len(r) for r in rows]
-  empty = np.zeros((0, spec.num_genes), np.float32)
-  columns = {
-    'condition': np.repeat(
-      [spec.conditions.names[c] for c, _ in requests], sizes
-    ),
-    **{
-      key: np.repeat([spec.groups[g][k] for _, g in requests], sizes)
-      for k, (key, _) in enumerate(spec.covariates)
-    },
-    'control_cell': spec.cell_names[flat],
-  }
-  return {
-    'values': np.concatenate([*blocks, empty]),
-    'spread': np.concatenate([*spreads, empty]) if len(members) > 1 else None,
-    'columns': columns,
-    'genes': spec.genes,
-    'provenance': provenance(config, spec, members),
-  }
-
-
-def provenance(config, spec: types.DataSpec, members) -> dict[str, Any]:
-  """Returns what a reader needs to know where predictions came from."""
-  return {
-    'model': display_name(config),
-    'dataset': spec.name,
-    'data_fingerprint': spec.fingerprint,
-    'split_sha256': spec.split.sha256,
-    'members': [int(m) for m in members],
-    'scale': 'counts' if config.data.use_counts else 'log1p',
-  }
 
 
 def _write_profiles(path, spec, truth, scored) -> None:

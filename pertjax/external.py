@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pertjax import data as data_lib
-from pertjax import evaluate, targets, types
+from pertjax import heldout, targets, types
 from pertjax.data import predictions
 
 
@@ -18,7 +18,7 @@ def predicted(
   truth: targets.Targets,
   *,
   say: Callable[[str], None],
-) -> evaluate.Predicted:
+) -> heldout.Predicted:
   """Reads the file that config.eval.predictions names.
 
   The file must use the naming convention of the data. Values must be on the
@@ -61,7 +61,7 @@ def predicted(
     'into the file, or their noise counts as its effect'
   )
   versions = truth.observed.shape[0]
-  return evaluate.Predicted(
+  return heldout.Predicted(
     config.eval.predictions_name or path.stem,
     (-1,),
     np.broadcast_to(found_means, (1, versions, *found_means.shape)),

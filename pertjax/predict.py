@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pertjax import evaluate, types
+from pertjax import heldout, types
 from pertjax import names as name_lib
 from pertjax.data import arrays, conventions, predictions
 
@@ -169,7 +169,7 @@ def predict(
     ]
     for g in range(data.num_groups)
   ]
-  result = evaluate.cells_of(
+  result = heldout.cells_of(
     config,
     model,
     params,

@@ -13,8 +13,10 @@ from pertjax import data as data_lib
 from pertjax import (
   evaluate,
   external,
+  heldout,
   names,
   predict,
+  record,
   report,
   targets,
   train,
@@ -62,7 +64,7 @@ def use_compilation_cache() -> None:
 
 
 def _train(config, workdir):
-  run = train.open_run(config, workdir)
+  run = record.open_run(config, workdir)
   train.train(run)
   _report(run)
 
@@ -73,13 +75,13 @@ def _debug(config, workdir):
   config.fleet = ()
   config.train.steps = config.train.chunk = _DEBUG_STEPS
   config.train.phases = ()
-  run = train.open_run(config, workdir)
+  run = record.open_run(config, workdir)
   members = config_lib.members(config)
-  train.write_run(run, members)
+  record.write_run(run, members)
   with jax.debug_nans(True), jax.disable_jit():
     state = train.train_fleet(run, members)
   # Compiled, and with the NaNs by which metrics say that they are undefined.
-  train.score(run, state, train.member_records(members, state))
+  train.score(run, state, record.member_records(members, state))
   _report(run)
 
 
@@ -94,7 +96,7 @@ def _evaluate(config, workdir):
     _evaluate_external(config, workdir)
     return
   _check_trained(workdir)
-  run = train.open_run(config, workdir)
+  run = record.open_run(config, workdir)
   state, members = train.restore_state(run, config.eval.checkpoint)
   train.score(run, state, members)
   _report(run)
@@ -113,13 +115,13 @@ def _evaluate_external(config, workdir):
       "model's scores would replace; choose another directory for "
       f'eval.predictions={config.eval.predictions}'
     )
-  run = train.open_run(config, workdir)
+  run = record.open_run(config, workdir)
   truth = targets.make(config, run.data, run.spec)
   entries = [
     external.predicted(config, run.spec, truth, say=run.console.say),
-    *evaluate.predict_baselines(config, run.data, run.spec, truth),
+    *heldout.predict_baselines(config, run.data, run.spec, truth),
   ]
-  train.write_run(run, [], parameters=0)
+  record.write_run(run, [], parameters=0)
   evaluate.finish(
     config, workdir, run.spec, truth, entries, say=run.console.say
   )
@@ -147,9 +149,9 @@ def _predict(config, workdir):
     config.predict.output or workdir / 'predicted.h5ad'
   ).expanduser()
   _check_output(output)
-  run = train.open_run(config, workdir)
+  run = record.open_run(config, workdir)
   state, members = train.restore_state(run)
-  keep = train.usable(members)
+  keep = record.usable(members)
   params = train.fit_fleet(run, state)
   done = predict.predict(
     config,

@@ -68,6 +68,7 @@ def phases_of(model: types.Model, config) -> tuple[Phase, ...]:
 
 
 def total_steps(phases: Sequence[Phase]) -> int:
+  """Returns the steps of a whole run."""
   return sum(phase.steps for phase in phases)
 
 

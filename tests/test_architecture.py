@@ -24,8 +24,8 @@ ROWS = (
   ('losses', 'data', 'metrics', 'models', 'report'),
   ('optimizers', 'parallel'),
   (
-    'train_step', 'targets', 'leaderboard', 'evaluate', 'external', 'predict',
-    'checkpoints', 'writers', 'config',
+    'train_step', 'targets', 'leaderboard', 'heldout', 'evaluate', 'external',
+    'predict', 'checkpoints', 'writers', 'config', 'record', 'loop',
   ),
   ('train',),
   ('runs',),

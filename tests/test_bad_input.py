@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import anndata
+import jax
 import ml_collections
 import numpy as np
 import pandas as pd
@@ -20,12 +21,13 @@ import pytest
 from scipy import sparse
 
 from pertjax import config as config_lib
-from pertjax import models, runs, train, writers
+from pertjax import checkpoints, models, record, runs, train, writers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SINGLES = ('A', 'B', 'C', 'D')
 DOUBLES = ('A+B', 'A+C', 'B+D', 'C+D')
 GENES = 12
+NEVER = 1e9  # Seconds.
 
 
 def make_adata(per_condition=12):
@@ -268,14 +270,14 @@ def test_cells_without_counts_are_counted(written, tmp_path, capsys):
   adata = make_adata()
   adata.X[[3, 100]] = 0
   path = written(adata)
-  run = train.open_run(make_config(path), tmp_path / 'run')
+  run = record.open_run(make_config(path), tmp_path / 'run')
   assert any('2 cells without any count' in note for note in run.spec.notes)
   assert 'note: 2 cells without any count' in capsys.readouterr().err
   assert len(run.spec.cell_names) == adata.n_obs - 2
   config = make_config(path)
   config.data.zero_cells = 'error'
   with pytest.raises(ValueError, match=r"2 cells have no count.*'cell3'"):
-    train.open_run(config, tmp_path / 'run')
+    record.open_run(config, tmp_path / 'run')
 
 
 # The config.
@@ -351,11 +353,15 @@ def test_config_of_a_run_that_cannot_be_read(text, written, tmp_path):
 def disk_of(size):
   """Lets no file of this process grow beyond a size, as a full disk does."""
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+  # The cache of compiled programs is read, and not written to half.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', NEVER)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
   try:
     yield
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', shortest)
 
 
 def test_disk_full_at_the_first_table(written, tmp_path):
@@ -416,16 +422,16 @@ def test_disk_full_at_a_checkpoint(written, tmp_path, monkeypatch):
     '         for k, v in keys.items() if k != "simulate"})\n'
     '  return made\n'
   )
-  save = train.checkpoints.save
+  save = checkpoints.save
 
   def once(*args):
-    monkeypatch.setattr(train.checkpoints, 'save', interrupted)
+    monkeypatch.setattr(checkpoints, 'save', interrupted)
     return save(*args)
 
   def interrupted(*args):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(train.checkpoints, 'save', once)
+  monkeypatch.setattr(checkpoints, 'save', once)
   with pytest.raises(KeyboardInterrupt):
     runs.start(config, workdir)
   monkeypatch.undo()
@@ -446,8 +452,10 @@ def test_disk_full_at_a_checkpoint(written, tmp_path, monkeypatch):
     text=True,
     timeout=300,
     check=False,
-    # A cache that is full as well is not what this is about.
-    env={**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': 'false'},
+    env={
+      **os.environ,
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': str(NEVER),
+    },
   )  # fmt: skip
   assert done.returncode == 1, done.stderr
   # A sentence and no trace of ours; threads of orbax may still complain.

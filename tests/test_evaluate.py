@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from pertjax import config as config_lib
-from pertjax import evaluate, external, leaderboard, metrics, targets, types
+from pertjax import (
+  evaluate,
+  external,
+  heldout,
+  leaderboard,
+  metrics,
+  targets,
+  types,
+)
 
 GENES = 24
 
@@ -61,7 +69,7 @@ def _score(config, truth, *entries):
 
 
 def _entry(means, name='some', members=(0,), control=None):
-  return evaluate.Predicted(name, members, means, control)
+  return heldout.Predicted(name, members, means, control)
 
 
 def _assert_best(scored):
@@ -79,7 +87,7 @@ def test_a_perfect_model_reads_the_best_values(screen):
   truth = targets.make(config, data, spec)
   pairs = zip(truth.condition, truth.group)
   model, params = _oracle(data, dict(zip(pairs, truth.whole)))
-  predicted = evaluate.predict_means(
+  predicted = heldout.predict_means(
     model, params, model.consts, data, spec, truth
   )
   np.testing.assert_allclose(predicted, truth.observed, rtol=1e-5)
@@ -107,7 +115,7 @@ def test_the_control_has_no_direction(screen):
   for mode in ('halves', 'all'):
     config.eval.truth = mode
     truth = targets.make(config, data, spec)
-    baselines = evaluate.predict_baselines(config, data, spec, truth)
+    baselines = heldout.predict_baselines(config, data, spec, truth)
     (control,) = _score(config, truth, *baselines)
     for aggregate in ('delta', 'logfc'):
       for name in ('pearson', 'cosine'):
@@ -136,7 +144,7 @@ def test_the_additive_baseline_is_a_sum_of_single_shifts(screen, mode):
   data, spec = screen
   config = _config(baselines=('additive', 'mean'), truth=mode)
   truth = targets.make(config, data, spec)
-  baselines = evaluate.predict_baselines(config, data, spec, truth)
+  baselines = heldout.predict_baselines(config, data, spec, truth)
   scored = {s.name: s for s in _score(config, truth, *baselines)}
   values = np.asarray(data.cells.values, np.float64)
   condition, group = np.asarray(data.condition), np.asarray(data.group)
@@ -198,7 +206,7 @@ def test_without_effects_everything_reads_chance():
   config = _config(baselines=('mean', 'additive'))
   truth = targets.make(config, data, spec)
   assert len(truth.condition) == 40
-  entries = evaluate.predict_baselines(config, data, spec, truth)
+  entries = heldout.predict_baselines(config, data, spec, truth)
   # And one that knows the training data but takes no control cell along.
   start = np.asarray(data.cells.values)[spec.split.cells == types.TRAIN]
   constant = np.broadcast_to(start.mean(0), entries[0].means.shape)
@@ -260,7 +268,7 @@ def test_conditions_that_a_model_cannot_know_are_nan_and_said(screen):
     knows=lambda tokens: 'C is no gene' if 'C' in tokens else None,
   )
   said = []
-  predicted = evaluate.predict_means(
+  predicted = heldout.predict_means(
     model, {}, {}, data, spec, truth, say=said.append
   )
   names = [spec.conditions.names[c] for c in truth.condition]
@@ -313,7 +321,7 @@ def test_the_mean_prediction_weighs_no_padding():
   def predict(params, key, source, condition, consts):
     return jnp.exp(source) + condition.group[:, None]
 
-  found = evaluate.predict_means(_model(predict), {}, {}, data, spec, truth)
+  found = heldout.predict_means(_model(predict), {}, {}, data, spec, truth)
   for v in range(2):
     for p, g in enumerate(truth.group):
       used = truth.source[v, g][truth.source_weight[v, g] > 0]
@@ -463,5 +471,5 @@ def test_metric_versions_name_every_metric():
 
 def test_members_of_a_tree():
   tree = {'a': jnp.arange(6).reshape(3, 2)}
-  found = jax.tree.map(np.asarray, evaluate._member(tree, 2))
+  found = jax.tree.map(np.asarray, heldout._member(tree, 2))
   np.testing.assert_array_equal(found['a'], [4, 5])

@@ -79,9 +79,8 @@ def test_a_failed_seed_is_frozen_and_the_others_go_on(setting):
     return {'w': 10.0 + jax.random.normal(key, ())}
 
   base = _quadratic()
-  model = base._replace(
-    init=init, losses={'model': functools.partial(loss, base=base.losses['model'])}
-  )  # fmt: skip
+  breaking = functools.partial(loss, base=base.losses['model'])
+  model = base._replace(init=init, losses={'model': breaking})
   config = _config(setting, optimizer__learning_rate=1e-2)
   seeds = (0, 1)
   hyper = {'optimizer.learning_rate': jnp.array([1e-2, 3.0])}

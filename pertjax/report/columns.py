@@ -82,6 +82,7 @@ def read(
 def check_names(
   path: pathlib.Path, what: str, found: Iterable[str], needed: Iterable[str]
 ) -> None:
+  """Raises ValueError, naming the file, unless all needed names are there."""
   found = list(found)
   for name in needed:
     if name not in found:
