@@ -163,6 +163,8 @@ def score(
       for e in entries
     ]
   )
+  # A prediction that is not there has no rank either, though it sorts last.
+  missing = np.isnan(stacked).any((1, 3))
   values: dict[tuple[str, str, str], np.ndarray] = {}
   for v in range(stacked.shape[1]):
     table = metrics.table(
@@ -179,7 +181,8 @@ def score(
       r2_swapped=config.eval.r2_swapped,
     )
     for key, value in table.items():
-      values[key] = values.get(key, 0.0) + np.asarray(value) / stacked.shape[1]
+      value = np.where(missing, np.nan, value)
+      values[key] = values.get(key, 0.0) + value / stacked.shape[1]
   ends = np.cumsum([len(e.members) for e in entries])
   return [
     Scored(

@@ -63,13 +63,18 @@ def validate(config) -> None:
   for key in ('weight_decay', 'clip_norm', 'momentum', 'warmup_steps'):
     _at_least(f'optimizer.{key}', config[key], 0.0)
   _at_least('optimizer.accumulate', config.accumulate, 1)
-  for key in ('b1', 'b2'):
+  _at_least('optimizer.plateau_patience', config.plateau_patience, 0)
+  for key in ('b1', 'b2', 'plateau_threshold'):
     if not 0 <= config[key] < 1:
       raise ValueError(f'optimizer.{key} is {config[key]}; allowed is [0, 1)')
+  for key in ('final_fraction', 'plateau_factor'):
+    if not 0 <= config[key] <= 1:
+      raise ValueError(f'optimizer.{key} is {config[key]}; allowed is [0, 1]')
 
 
 def _at_least(key, value, low, *, strict=False):
-  if value < low or (strict and value == low):
+  # Written so that NaN fails.
+  if not (value > low if strict else value >= low):
     sign = '>' if strict else '>='
     raise ValueError(f'{key} is {value}; it must be {sign} {low}')
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import pathlib
 import platform
 import subprocess
@@ -84,7 +83,7 @@ def _check_same_run(config, workdir: pathlib.Path) -> None:
   path = workdir / 'config.json'
   if not path.exists():
     return
-  saved = json.loads(path.read_text(encoding='utf-8'))
+  saved = config_lib.read(path)
   lines = config_lib.differences(saved, config_lib.to_dict(config))
   if lines:
     raise ValueError(

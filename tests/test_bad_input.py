@@ -20,8 +20,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from pertjax import config as config_lib
 from pertjax import checkpoints, models, record, runs, train, writers
+from pertjax import config as config_lib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SINGLES = ('A', 'B', 'C', 'D')
@@ -337,7 +337,6 @@ def test_workdir_of_another_run_names_the_keys(written, tmp_path):
   assert [p.name for p in workdir.iterdir()] == ['config.json']
 
 
-@pytest.mark.xfail(strict=True, reason='train.py reads it by json.loads')
 @pytest.mark.parametrize('text', ['', '{"seed": 0', '[1]'])
 def test_config_of_a_run_that_cannot_be_read(text, written, tmp_path):
   (tmp_path / 'run').mkdir()

@@ -193,6 +193,7 @@ def scaled_means(
   )
 
 
+@jax.jit
 def variation(mean: Array, variance: Array) -> Array:
   """Returns the coefficient of variation: PerturBench's aggregate 'var'.
 
@@ -208,6 +209,7 @@ def variation(mean: Array, variance: Array) -> Array:
   return jnp.where(silent, 0, jnp.sqrt(variance) / jnp.where(silent, 1, mean))
 
 
+@jax.jit
 def logfc(
   mean: Array,
   control_mean: Array,
@@ -333,6 +335,7 @@ def _angle(a: Array, b: Array) -> Array:
   direction='higher',
   reference=f'{_PERTURBENCH}, section 4; a.b / (|a| |b|)',
 )
+@jax.jit
 def cosine(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -350,6 +353,7 @@ def cosine(
   direction='higher',
   reference='Pearson correlation over genes',
 )
+@jax.jit
 def pearson(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -366,6 +370,7 @@ def pearson(
   needs=('predicted', 'observed', 'control'),
   reference='GEARS (Roohani et al. 2023); cell-eval 0.8 pearson_delta',
 )
+@jax.jit
 def pearson_delta(
   predicted: Array,
   observed: Array,
@@ -386,6 +391,7 @@ def pearson_delta(
   aliases=('mean_squared_error',),
   reference=f'{_PERTURBENCH}; mean over genes of (a - b)^2',
 )
+@jax.jit
 def mse(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -402,6 +408,7 @@ def mse(
   aliases=('root_mean_squared_error',),
   reference=f'{_PERTURBENCH}; square root of mse, per condition',
 )
+@jax.jit
 def rmse(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -416,6 +423,7 @@ def rmse(
   aliases=('euclidean',),
   reference='Euclidean distance; grows with the number of genes',
 )
+@jax.jit
 def l2(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -433,6 +441,7 @@ def l2(
   aliases=('mean_absolute_error',),
   reference=f'{_PERTURBENCH}; mean over genes of |a - b|',
 )
+@jax.jit
 def mae(
   predicted: Array, observed: Array, *, mask: Array | None = None
 ) -> Array:
@@ -450,6 +459,7 @@ def mae(
   aliases=('r2_score',),
   reference='coefficient of determination, the observation as reference',
 )
+@functools.partial(jax.jit, static_argnames='swapped')
 def r2(
   predicted: Array,
   observed: Array,
@@ -487,6 +497,7 @@ def r2(
   direction='higher',
   reference='PerturBench v4 (arXiv:2408.10609v4), DEG recall, k = 20',
 )
+@functools.partial(jax.jit, static_argnames='k')
 def top_k_recall(
   predicted: Array,
   observed: Array,
@@ -518,7 +529,6 @@ def top_k_recall(
   return jnp.sum(shared, axis=-1) / k
 
 
-@functools.partial(jax.jit, static_argnames='k')
 def _in_top(x: Array, mask: Array | None, k: int) -> Array:
   """Returns how likely each gene is among the k largest, [..., genes]."""
   strength = jnp.abs(x)

@@ -389,6 +389,9 @@ def _count(
   )
 
 
+@functools.partial(
+  jax.jit, static_argnames=('direction', 'denominator', 'transposed', 'ties')
+)
 def rank(
   matrix: Array,
   *,
@@ -430,6 +433,7 @@ def rank(
   return place / (others + 1 if denominator == 'n' else others)
 
 
+@functools.partial(jax.jit, static_argnames='transposed')
 def num_ties(
   matrix: Array,
   *,
