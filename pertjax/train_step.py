@@ -414,32 +414,33 @@ def train_chunk(
     'failed_step', 'best_step' and 'learning_rate', which are [seeds].
   """
 
-  def step(state, _):
-    return over_fleet(
-      lambda member: train_step(
-        model, config, phase, num_steps, member, data, consts
-      ),
-      state,
-    )
+  def chunk(member):
+    def step(member, _):
+      return train_step(model, config, phase, num_steps, member, data, consts)
 
-  state, metrics = jax.lax.scan(step, state, length=length)
-
-  def close(member):
+    member, metrics = jax.lax.scan(step, member, length=length)
     score = validation_score(model, config, member, data, consts)
     member = select_best(config, member, score)
     rate = member.hyper.get(
       'optimizer.learning_rate', jnp.float32(config.optimizer.learning_rate)
     )
     factor = optimizers.schedule(config.optimizer, member.step, num_steps)
-    return member, {
-      'val_loss': score,
-      'active': member.active,
-      'failed_step': member.failed_step,
-      'best_step': member.best_step,
-      'learning_rate': rate * factor * member.lr_scale,
-    }
+    return (
+      member,
+      metrics,
+      {
+        'val_loss': score,
+        'active': member.active,
+        'failed_step': member.failed_step,
+        'best_step': member.best_step,
+        'learning_rate': rate * factor * member.lr_scale,
+      },
+    )
 
-  state, closing = over_fleet(close, state)
+  # The fleet is outside the scan: a fleet of one would otherwise lose its axis
+  # and get it back at every step, for which XLA copies all parameters.
+  state, metrics, closing = over_fleet(chunk, state)
+  metrics = {name: value.T for name, value in metrics.items()}
   return state, {**metrics, **closing}
 
 

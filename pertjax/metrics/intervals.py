@@ -6,19 +6,22 @@ move with other conditions of the same kind is what these intervals say.
 The default is BCa (Efron 1987, https://doi.org/10.2307/2289144) with the levels
 widened for small samples (Hesterberg 2015, section 4.3,
 https://doi.org/10.1080/00031305.2015.1089789). It was chosen by its coverage of
-a 95 % interval for the mean, 1,500 repeats, standard error 0.6 points:
+a 95 % interval for the mean: 4,000 samples, 1,500 replicates, standard error
+0.35 points.
 
-  values              n    percentile   BCa    widened percentile   widened BCa
-  normal              10      90.5      90.6          94.8             94.7
-  normal              30      93.2      93.1          94.5             94.7
-  exponential         10      85.6      86.5          89.3             90.9
-  exponential         30      91.7      93.0          93.7             94.7
-  exponential         60      93.3      93.6          93.9             94.2
-  beta(5, 1.2)        30      93.1      93.5          94.5             94.9
-  60 % zeros          10      88.5      91.3          92.2             94.7
-  60 % zeros          30      92.9      95.2          94.5             96.7
+  values              n    percentile    BCa    widened percentile   widened BCa
+  normal              10      89.9       89.8         94.3              94.1
+  normal              30      93.9       93.9         95.3              95.4
+  beta(5, 1.2)        30      94.0       94.4         95.1              95.7
+  60 % zeros          10      88.1       91.2         92.2              93.9
+  60 % zeros          30      93.9       95.4         95.2              96.4
+  exponential         10      85.0       86.2         89.6              91.2
+  exponential         30      91.7       92.4         93.2              93.4
+  exponential         60      93.2       93.5         93.8              94.4
+  lognormal(0, 1)     60      90.5       91.4         91.1              92.1
 
-With fewer than ten values every interval here is too short for skewed ones.
+Every one of them is too short for few and skewed values: 87 % for five of an
+exponential distribution.
 """
 
 from __future__ import annotations
@@ -134,8 +137,11 @@ def hierarchical(
       condition, for repeats that have nothing in common.
 
   Returns:
-    See `Interval`. Resampling S seeds sees (S - 1) / S of their variance: with
-    five seeds that matter more than conditions do, the interval is too short.
+    See `Interval`. Resampling S seeds sees (S - 1) / S of their variance, which
+    is too little where they matter most. Coverage of 95 % by simulation, 30
+    conditions and 5 seeds, crossed, nested, and `bootstrap` of the means over
+    seeds: seeds vary half as much as conditions 92, 80 and 79; three times as
+    much 85, 34 and 22; not at all, beside noise, 99, 98 and 94.
 
   Raises:
     ValueError: when an option is not one of those named.

@@ -319,7 +319,6 @@ def _angle(a: Array, b: Array) -> Array:
   """Cosine of the angle between rows that are 0 where they do not count."""
   a = a / jnp.max(jnp.abs(a), axis=-1, keepdims=True)
   b = b / jnp.max(jnp.abs(b), axis=-1, keepdims=True)
-  # One root of the product, not two roots: equal rows then give exactly 1.
   norms = jnp.sqrt(jnp.sum(a * a, axis=-1) * jnp.sum(b * b, axis=-1))
   return jnp.clip(jnp.sum(a * b, axis=-1) / norms, -1, 1)
 

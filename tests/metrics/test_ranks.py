@@ -1,5 +1,7 @@
 """Ranks and pairwise matrices; numbers T2 to T10 come from PerturBench."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ TREATED = np.array([1, 2, 3, 4, 6, 7, 8, 9])
 CELL_TYPE = np.repeat([0, 1], 4)
 
 
+@functools.cache
 def fixture_t(name):
   """Aggregates of fixture T: [ta, tb] x [A, B, C, A+B]; see test_pseudobulk."""
   i, j = np.arange(40)[:, None], np.arange(6)[None, :]
