@@ -2,33 +2,38 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
 
 .PHONY: quickstart test test-slow lint bench clean
 
-$(STAMP): setup.py
+$(CORE): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@touch $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $(CORE)
 
-quickstart: $(STAMP)
+$(DEV): $(CORE)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(DEV)
+
+quickstart: $(CORE)
 	$(BIN)/python -m pertjax.main --config=configs/default.py \
 	  --workdir=runs/quickstart
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2
 
-test-slow: $(STAMP)
+test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python -m experiments.bench train
 
 clean:
