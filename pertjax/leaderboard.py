@@ -69,7 +69,8 @@ def summarise(
   """Returns a row for each model, regime and metric, with its interval.
 
   The mean is over pairs, of the mean over seeds; the interval is a bootstrap
-  over pairs. A pair whose value is not defined is counted in 'dropped'.
+  over pairs, and over seeds too where there are several: their luck is shared
+  by all pairs. A pair whose value is not defined is counted in 'dropped'.
   """
   regime = np.asarray(truth.regime)
   regimes = sorted(set(truth.regime))
@@ -82,9 +83,7 @@ def summarise(
       values = stacked[:, :, chosen]
       with np.errstate(invalid='ignore'):
         averaged = values.mean(1)
-      interval = metrics.bootstrap(
-        averaged, config.eval.seed, num=config.eval.bootstrap
-      )
+      interval = _interval(config, values, averaged)
       for k, (aggregate, genes, metric) in enumerate(keys):
         defined = ~np.isnan(averaged[k])
         seeds = values[k][:, defined].mean(1) if defined.any() else None
@@ -114,6 +113,23 @@ def summarise(
           }
         )
   return rows
+
+
+def _interval(config, values, averaged) -> metrics.Interval:
+  """Returns the interval of every metric of one model.
+
+  Args:
+    config: the run's config.
+    values: [metrics, members, pairs].
+    averaged: [metrics, pairs]; NaN where a member has no value.
+  """
+  options = {'num': config.eval.bootstrap}
+  if values.shape[1] == 1:
+    return metrics.bootstrap(averaged, config.eval.seed, **options)
+  defined = np.where(np.isnan(averaged)[:, None], np.nan, values)
+  return metrics.hierarchical(
+    np.swapaxes(defined, 1, 2), config.eval.seed, **options
+  )
 
 
 def write_summary(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -82,8 +82,10 @@ def numpy_bca(values, replicates, level):
   return limits
 
 
-def test_bca_equals_its_formula():
+@pytest.mark.parametrize('step', [0, 0.5])  # With 0.5, replicates tie.
+def test_bca_equals_its_formula(step):
   values = np.random.default_rng(0).exponential(size=20).astype(np.float32)
+  values = np.round(values / step) * step if step else values
   key = rng.stream(rng.root(3), rng.BOOTSTRAP)
   shares = jax.random.uniform(key, (500, 20))
   replicates = values[np.floor(shares * 20).astype(int)].mean(1)
@@ -135,7 +137,7 @@ def test_rows_share_draws():
 
 
 def test_nan_is_counted_out():
-  values = np.random.default_rng(0).normal(size=(2, 3, 20)).astype(np.float32)
+  values = np.random.default_rng(0).normal(5, 1, (2, 3, 20)).astype(np.float32)
   values[0, 1, [3, 7, 19]] = np.nan
   values[1, 2] = np.nan
   values[1, 1, 1:] = np.nan

@@ -370,6 +370,14 @@ def test_table_with_controls_of_the_prediction():
     )
   )
   testing.assert_allclose(found[key], metrics.mae(*rows), rtol=1e-4)
+  # Models may bring one each.
+  models = np.stack([shifted['predicted'], inputs['predicted']])
+  each = call(
+    **inputs | {'predicted': models},
+    predicted_control=np.stack([own, inputs['control']]),
+  )
+  key = 'delta', 'all', 'mae'
+  testing.assert_allclose(each[key], [found[key], plain[key]], rtol=1e-4)
   with pytest.raises(ValueError, match=r'predicted_control .*\(40,\)'):
     call(**inputs, predicted_control=np.zeros(GENES))
 
