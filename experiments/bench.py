@@ -107,6 +107,31 @@ def matmul_floor(shapes):
   return functions, flops
 
 
+def product_loop(shapes, steps):
+  """Compiles a scan over the products of one step and nothing else.
+
+  For small shapes, where one call per product would measure the calls. Each
+  product depends on the one before, as in a step.
+
+  Args:
+    shapes: as in matmul_floor.
+    steps: length of the scan.
+  """
+  arguments = [
+    (jnp.ones((b, i)), jnp.ones((i, o)), jnp.ones((b, o)))
+    for b, i, o, _ in shapes
+  ]
+
+  def step(total, _):
+    for (x, w, y), (*_, needs_input) in zip(arguments, shapes):
+      x, y = x + total, y + total
+      parts = [x @ w, x.T @ y, *([y @ w.T] if needs_input else [])]
+      total = total + 1e-30 * sum(p[0, 0] for p in parts)
+    return total, None
+
+  return jax.jit(lambda start: jax.lax.scan(step, start, length=steps)[0])
+
+
 def _record(row) -> None:
   row = {
     'device': jax.devices()[0].device_kind,
@@ -203,11 +228,36 @@ def bench_vae(repeats: int, *, width: int, latent: int, batch: int) -> None:
     return metrics
 
   host = _HostLoop(model, config, data, values)
+  products = product_loop(
+    [
+      (batch, genes, width, False),
+      (batch, width, width, True),
+      (batch, width, latent, True),
+      (batch, width, latent, True),
+      (batch, latent, width, True),
+      (batch, width, width, True),
+      (batch, width, genes, True),
+    ],
+    steps,
+  )
   seconds(chunk)
+  seconds(lambda: products(jnp.float32(0)))
   host.run(3)
-  ours, theirs = [], []
+  members = 8
+  fleet = [
+    train_step.init_fleet(model, config, range(members), {}, model.consts)
+  ]
+
+  def fleet_chunk():
+    fleet[0], metrics = program(fleet[0], data, model.consts)
+    return metrics
+
+  seconds(fleet_chunk)
+  ours, theirs, floor, many = [], [], [], []
   for _ in range(repeats):
     ours.append(seconds(chunk) / steps)
+    many.append(seconds(fleet_chunk) / steps / members)
+    floor.append(seconds(lambda: products(jnp.float32(0))) / steps)
     began = time.perf_counter()
     host.run(steps // 4)
     theirs.append((time.perf_counter() - began) / (steps // 4))
@@ -221,9 +271,16 @@ def bench_vae(repeats: int, *, width: int, latent: int, batch: int) -> None:
       'compile_seconds': round(compile_seconds, 2),
       'steps_per_second': round(1 / stats.median(ours), 1),
       'host_steps_per_second': round(1 / stats.median(theirs), 1),
+      'seed_steps_per_second_of_a_fleet_of_8': round(1 / stats.median(many), 1),
       'cells_per_second': round(batch / stats.median(ours), 1),
+      'share_of_product_rate': round(
+        stats.median(f / o for f, o in zip(floor, ours)), 3
+      ),
       'times_host_loop': round(
         stats.median(t / o for t, o in zip(theirs, ours)), 2
+      ),
+      'fleet_times_host_loop': round(
+        stats.median(t / m for t, m in zip(theirs, many)), 2
       ),
       'repeats': repeats,
     }
@@ -300,7 +357,7 @@ def main() -> None:
     bench_latent_additive(repeats, width=512, batch=512)
   else:
     bench_latent_additive(repeats, width=5376, batch=4000)
-  for width, latent, batch in ((800, 100, 32), (128, 32, 32)):
+  for width, latent, batch in ((800, 100, 32), (128, 32, 32), (32, 10, 32)):
     bench_vae(repeats, width=width, latent=latent, batch=batch)
 
 
