@@ -55,6 +55,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   Returns:
     The arguments that are no flags, the program's name first.
   """
+  # In place: the config library reads sys.argv, not what it is given.
+  argv[:] = _config_first(argv)
   source = _config_source(argv)
   try:
     if source and not pathlib.Path(source.partition(':')[0]).is_file():
@@ -64,6 +66,19 @@ def parse_flags(argv: list[str]) -> list[str]:
     if '--debug' in argv:
       raise
     _fail(_mistake(argv, source, error))
+
+
+def _config_first(argv: list[str]) -> list[str]:
+  """Moves --config to the front: overrides before it would be refused."""
+  rest, front = list(argv[1:]), []
+  for place, arg in enumerate(rest):
+    if arg in ('--config', '-config'):
+      front, rest[place : place + 2] = rest[place : place + 2], []
+      break
+    if arg.startswith(('--config=', '-config=')):
+      front = [rest.pop(place)]
+      break
+  return [argv[0], *front, *rest]
 
 
 def _config_source(argv: list[str]) -> str:

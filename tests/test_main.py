@@ -700,3 +700,11 @@ def test_console_lines_go_to_stderr(capsys):
   writers.Console().say('a line')
   captured = capsys.readouterr()
   assert (captured.out, captured.err) == ('', 'a line\n')
+
+
+def test_overrides_may_come_before_the_config():
+  rest = ['--config.seed=3', '--workdir=x']
+  for config in (['--config=c.py'], ['--config', 'c.py']):
+    moved = main._config_first(['main', *rest, *config, '--debug'])
+    assert moved == ['main', *config, *rest, '--debug']
+  assert main._config_first(['main', *rest]) == ['main', *rest]
