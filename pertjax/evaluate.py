@@ -84,7 +84,14 @@ def run(
   predicted = np.stack(
     [
       heldout.predict_means(
-        model, heldout._member(params, k), consts[k], data, spec, truth, say=say
+        model,
+        heldout.member(params, k),
+        consts[k],
+        data,
+        spec,
+        truth,
+        # The same for all members: said once.
+        say=None if k else say,
       )
       for k in range(len(members))
     ]

@@ -41,7 +41,8 @@ def display_name(config) -> str:
   return config.model.name
 
 
-def _member(params, k):
+def member(params: types.Params, k: int) -> types.Params:
+  """Returns the parameters of one member of a fleet."""
   return jax.tree.map(lambda x: x[k], params)
 
 
@@ -285,7 +286,7 @@ def cells_of(
       [
         np.asarray(
           cells(
-            _member(params, k),
+            member(params, k),
             consts[k],
             data,
             jnp.asarray(padded, jnp.int32),

@@ -471,5 +471,5 @@ def test_metric_versions_name_every_metric():
 
 def test_members_of_a_tree():
   tree = {'a': jnp.arange(6).reshape(3, 2)}
-  found = jax.tree.map(np.asarray, heldout._member(tree, 2))
+  found = jax.tree.map(np.asarray, heldout.member(tree, 2))
   np.testing.assert_array_equal(found['a'], [4, 5])
