@@ -193,9 +193,15 @@ def _table(summaries, regime) -> list[str]:
     row = summaries[model].get((regime, *column))
     return row if row and row['mean'] else None
 
+  first_rows = [v.get((regime, *COLUMNS[0])) for v in summaries.values()]
+  most = max(int(r['conditions']) for r in first_rows if r)
+
   def order(model):
+    # A mean over fewer conditions is of other conditions: below the others.
     row = cell(model, COLUMNS[0])
-    return -float(row['mean']) if row else float('inf')
+    if row is None:
+      return 2, 0.0
+    return int(int(row['conditions']) < most), -float(row['mean'])
 
   heads = [
     f'{metric} of {aggregate}{"" if genes == "all" else ", " + genes}'
@@ -252,7 +258,9 @@ def main() -> None:
     'over them in brackets; models are means over seeds. Real cells are scored '
     'in halves; `ceiling` is one half against the other. Lower is better for '
     'ranks and rmse. A dash is a metric without a value, such as the '
-    'correlation of no change at all.',
+    'correlation of no change at all. A model that lacks conditions which '
+    'others have, because it cannot know a perturbation, stands below them: '
+    'its mean is of other conditions.',
     '',
   ]
   sections = [p.read_text(encoding='utf-8') for p in sorted(out.glob('*.md'))]

@@ -223,13 +223,23 @@ def _table(config, regime, shown, cells) -> list[str]:
 
 
 def _ordered(key, cells) -> list[str]:
-  """Returns the models, best first by one column, those without value last."""
+  """Returns the models, best first by one column.
+
+  A mean over fewer conditions than others have is of other conditions, usually
+  easier ones: such models come after the complete ones, those without any value
+  last.
+  """
   models = list(dict.fromkeys(k[0] for k in cells))
   rows = {m: cells[(m, *key)] for m in models}
   sign = -1 if rows[models[0]]['direction'] == 'higher' else 1
-  valued = [m for m in models if not np.isnan(rows[m]['mean'])]
-  valued.sort(key=lambda m: sign * rows[m]['mean'])
-  return valued + [m for m in models if np.isnan(rows[m]['mean'])]
+  most = max(row['conditions'] for row in rows.values())
+
+  def place(model):
+    row = rows[model]
+    missing = 0 if row['conditions'] == most else 1 + (row['conditions'] == 0)
+    return missing, 0.0 if missing == 2 else sign * row['mean']
+
+  return sorted(models, key=place)
 
 
 def _fold(models, cells) -> tuple[list[str], list[str]]:
@@ -249,7 +259,10 @@ def _fold(models, cells) -> tuple[list[str], list[str]]:
     for name, others in same.items()
   ]
   if any(v['dropped'] for v in cells.values()):
-    notes.append('n of a/b: a of b conditions have a value; –: none has')
+    notes += [
+      'n of a/b: a of b conditions have a value; –: none has',
+      'means over fewer conditions stand below: do not compare them with others',
+    ]
   return kept, notes
 
 

@@ -25,6 +25,8 @@ function natural(key) {
 function sortedModels(c) {
   const way = natural(state.sort) * (state.turned ? -1 : 1);
   return models().sort((a, b) => {
+    const lacks = state.sort === 'mean' && partial(a, c) - partial(b, c);
+    if (lacks) return lacks;
     const [x, y] = [sortValue(state.sort, a, c), sortValue(state.sort, b, c)];
     if (typeof x === 'string') return way * x.localeCompare(y, 'en');
     if (known(x) && known(y)) return way * (x - y);

@@ -72,9 +72,19 @@ function alike(a, b) {
   return Math.abs(a - b) <= data.rounding * size;
 }
 
+// Whether a model lacks conditions that others have: its mean is of other,
+// usually easier, conditions, and has no place among theirs.
+function partial(m, c) {
+  const counts = models().map((o) => score('conditions', o, c) || 0);
+  return (score('conditions', m, c) || 0) < Math.max(...counts);
+}
+
 function rankable(c) {
   return models().filter(
-    (m) => data.models[m].kind !== 'ceiling' && known(score('mean', m, c)),
+    (m) =>
+      data.models[m].kind !== 'ceiling' &&
+      known(score('mean', m, c)) &&
+      !partial(m, c),
   );
 }
 
