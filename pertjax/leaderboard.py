@@ -261,7 +261,7 @@ def _fold(models, cells) -> tuple[list[str], list[str]]:
   if any(v['dropped'] for v in cells.values()):
     notes += [
       'n of a/b: a of b conditions have a value; –: none has',
-      'means over fewer conditions stand below: do not compare them with others',
+      'means over fewer conditions stand below; do not compare them',
     ]
   return kept, notes
 
