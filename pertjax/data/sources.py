@@ -97,7 +97,8 @@ def of_adata(adata: anndata.AnnData, name: str) -> Source:
     name=name,
     obs=adata.obs,
     var=adata.var,
-    layers=tuple(adata.layers),
+    # From anndata 0.13 on, X is the layer None.
+    layers=tuple(name for name in adata.layers if name is not None),
     matrix=lambda layer: adata.X if layer is None else adata.layers[layer],
     uns=adata.uns.get,
   )
