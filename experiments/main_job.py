@@ -112,7 +112,8 @@ JOBS = (
       'data.control': 'ctrl',
       'data.num_hvg': 0,
       'split.test_groups': ('CD4T', 'B', 'NK', 'FCGR3A+Mono'),
-      'train.steps': 4_000,
+      'num_seeds': 2,
+      'train.steps': 3_000,
     },
     {
       'vae': {},
