@@ -19,6 +19,14 @@ class Loop:
     self._run, self._plan, self._members = run, plan, members
     self._folder = run.workdir / 'ckpt'
     self._chunk = int(meta['chunk'])
+    # First of all: whoever sees our files may send the signal.
+    self._stop = False
+    self._previous = signal.getsignal(signal.SIGTERM)
+    try:
+      signal.signal(signal.SIGTERM, self._on_signal)
+    except ValueError:
+      # Not the main thread: whoever runs us handles signals.
+      self._previous = None
     self._lines = writers.JsonLines(
       run.workdir / 'metrics.jsonl', int(meta['metrics_bytes'])
     )
@@ -29,15 +37,8 @@ class Loop:
       phase: train_step.make_chunk(run.model, run.config, phase, total)
       for phase in dict.fromkeys(plan)
     }
-    self._stop = False
     self._pending = None
     self._fetched = time.monotonic()
-    self._previous = signal.getsignal(signal.SIGTERM)
-    try:
-      signal.signal(signal.SIGTERM, self._on_signal)
-    except ValueError:
-      # Not the main thread: whoever runs us handles signals.
-      self._previous = None
 
   def _on_signal(self, *_):
     self._stop = True
