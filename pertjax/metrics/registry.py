@@ -140,8 +140,10 @@ def metric(
 def _import_all() -> None:
   """Imports the package's modules, whose decorators then have run."""
   package = importlib.import_module(__package__)
-  for module in pkgutil.iter_modules(package.__path__):
-    importlib.import_module(f'{__package__}.{module.name}')
+  prefix = f'{__package__}.'
+  for module in pkgutil.walk_packages(package.__path__, prefix):
+    if not module.name.endswith('__main__'):
+      importlib.import_module(module.name)
 
 
 def get(name: str) -> Metric:

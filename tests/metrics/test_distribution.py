@@ -9,10 +9,8 @@ import pytest
 from numpy import testing
 
 from pertjax import metrics
-from pertjax.metrics import distribution, registry
-from pertjax.metrics import distribution_kernels as kernels
-from pertjax.metrics import distribution_permutation as permutation
-from pertjax.metrics import distribution_transport as transport
+from pertjax.metrics import registry
+from pertjax.metrics.distribution import energy, kernels, permutation, transport
 
 CONDITIONS, FEATURES = 3, 5
 
@@ -100,13 +98,13 @@ def slow_r2(function, x, y):
 DISTANCES = {
   **{
     f'energy {name}': (
-      functools.partial(distribution.energy_distance, meaning=name),
+      functools.partial(energy.energy_distance, meaning=name),
       functools.partial(slow_energy, meaning=name),
     )
-    for name in distribution.MEANINGS
+    for name in energy.MEANINGS
   },
   'mean pairwise': (
-    distribution.mean_pairwise,
+    energy.mean_pairwise,
     lambda x, y: pairs(x, y).mean(),
   ),
   'means': (
@@ -146,7 +144,7 @@ DISTANCES = {
   'r2 variances': (kernels.r2_variances, functools.partial(slow_r2, np.var)),
 }
 each_distance = pytest.mark.parametrize('name', DISTANCES)
-each_meaning = pytest.mark.parametrize('meaning', distribution.MEANINGS)
+each_meaning = pytest.mark.parametrize('meaning', energy.MEANINGS)
 
 
 def make_sets(seed=0):
@@ -256,10 +254,10 @@ def test_what_is_not_known_is_nan(name):
 
 def test_one_cell():
   x, y = np.ones((1, 2)), np.array([[1, 4], [1, 6.0]])
-  found = distribution.energy_distance(x, y)
+  found = energy.energy_distance(x, y)
   testing.assert_allclose(found, 2 * 4 - 1, rtol=1e-6)
   for distance in (
-    distribution.energy_distance_unbiased,
+    energy.energy_distance_unbiased,
     functools.partial(kernels.mmd_linear, unbiased=True),
     functools.partial(kernels.mmd_rbf, unbiased=True),
   ):
@@ -316,7 +314,7 @@ def test_registered_best_value_and_direction(entry):
 
 def test_perturbench_example():
   x, y = np.array([[0, 0], [1, 0.0]]), np.array([[0, 1], [2, 2.0]])
-  found = distribution.energy_distance_half(x, y)
+  found = energy.energy_distance_half(x, y)
   testing.assert_allclose(found, 1.0606602, rtol=1e-6)
 
 
@@ -327,11 +325,11 @@ def test_example_of_the_cell_type_benchmark():
   predicted = np.array([[3, 1], [3, 1.0]])
   both = np.stack([real, control])
   for distance, expected in (
-    (distribution.energy_distance_squared, [2, 10]),
+    (energy.energy_distance_squared, [2, 10]),
     (kernels.mmd_linear, [1, 5]),
     (kernels.distance_of_means, [1, np.sqrt(5)]),
-    (distribution.mean_pairwise, [1, 2.288246]),
-    (distribution.energy_distance_unbiased, [0, 2.576491]),
+    (energy.mean_pairwise, [1, 2.288246]),
+    (energy.energy_distance_unbiased, [0, 2.576491]),
   ):
     testing.assert_allclose(distance(both, predicted), expected, atol=2e-6)
 
@@ -402,7 +400,7 @@ def test_small_differences_of_large_values(meaning):
   x += 3e-3 * np.arange(1, 5)[:, None, None]
   y = 10 + 1e-2 * generator.normal(size=(70, 300))
   x, y = x.astype(np.float32), y.astype(np.float32)
-  found = distribution.energy_distance(x, y, meaning=meaning)
+  found = energy.energy_distance(x, y, meaning=meaning)
   wide = y.astype(np.float64)
   expected = [slow_energy(a.astype(np.float64), wide, meaning) for a in x]
   testing.assert_allclose(found, expected, rtol=1e-4)
@@ -411,7 +409,7 @@ def test_small_differences_of_large_values(meaning):
 def test_squared_energy_is_linear_mmd_is_euclidean():
   x, y, x_mask, y_mask = make_sets()
   masks = {'x_mask': x_mask, 'y_mask': y_mask}
-  squared = distribution.energy_distance_squared(x, y, **masks)
+  squared = energy.energy_distance_squared(x, y, **masks)
   testing.assert_allclose(squared, 2 * kernels.mmd_linear(x, y, **masks))
   euclidean = kernels.distance_of_means(x, y, **masks)
   testing.assert_allclose(squared, 2 * np.square(euclidean), rtol=1e-5)
@@ -420,10 +418,10 @@ def test_squared_energy_is_linear_mmd_is_euclidean():
 def test_distances_of_equal_cells_are_zero():
   x = 100 + np.random.default_rng(0).normal(size=(20, 500)).astype(np.float32)
   x -= x.mean(0)
-  found = np.asarray(distribution.squared_distances(x))
+  found = np.asarray(energy.squared_distances(x))
   assert (np.diag(found) == 0).all()
   assert (found[~np.eye(20, dtype=bool)] > 0).all()
-  found = distribution.squared_distances(x, x[::-1])
+  found = energy.squared_distances(x, x[::-1])
   assert (np.diag(found[:, ::-1]) == 0).all()
 
 
@@ -433,19 +431,19 @@ def test_blocks_change_nothing(monkeypatch):
   def compiled():
     # A function of its own: what was compiled with other blocks is not used.
     return jax.jit(
-      lambda: distribution.energy_distance.__wrapped__(
+      lambda: energy.energy_distance.__wrapped__(
         x, y, x_mask=x_mask, y_mask=y_mask
       )
     )
 
   whole = compiled()()
-  monkeypatch.setattr(distribution, '_PAIRS', 40)
+  monkeypatch.setattr(energy, '_PAIRS', 40)
   testing.assert_allclose(compiled()(), whole, rtol=1e-5)
 
 
 def test_gradient_at_equal_cells():
   y = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
-  slope = jax.grad(distribution.energy_distance)(y, y)
+  slope = jax.grad(energy.energy_distance)(y, y)
   assert np.isfinite(slope).all()
 
 
@@ -585,7 +583,7 @@ def test_padding_changes_no_test():
     permutation.edistance_test, key=jax.random.key(0), num_permutations=500
   )
   found = call(x, y, **masks)
-  distance = distribution.energy_distance(x, y, **masks)
+  distance = energy.energy_distance(x, y, **masks)
   testing.assert_allclose(found.distance, distance, rtol=1e-4)
   testing.assert_array_equal(np.isnan(found.p_value), [False, False, True])
   assert np.isnan(found.p_adjusted[2])
@@ -648,14 +646,14 @@ SETS = np.zeros((2, 4, 3))
   ('call', 'message'),
   [
     (
-      lambda: distribution.energy_distance(SETS, SETS, meaning='bias'),
+      lambda: energy.energy_distance(SETS, SETS, meaning='bias'),
       "closest: 'biased'",
     ),
-    (lambda: distribution.energy_distance(SETS[0], SETS), r'\(2, 4, 3\)'),
+    (lambda: energy.energy_distance(SETS[0], SETS), r'\(2, 4, 3\)'),
     (lambda: kernels.mmd_linear(SETS, SETS[0, :, :2]), r'\(4, 2\)'),
     (lambda: kernels.r2_means(SETS, np.zeros((3, 4, 3))), r'\(3, 4, 3\)'),
     (
-      lambda: distribution.mean_pairwise(SETS, SETS, y_mask=np.ones(4)),
+      lambda: energy.mean_pairwise(SETS, SETS, y_mask=np.ones(4)),
       r'y_mask has the shape \(4,\)',
     ),
     (lambda: kernels.mmd_rbf(SETS, SETS, bandwidth='mean'), "'median'"),
@@ -696,11 +694,11 @@ def test_errors(call, message):
 
 
 def test_meanings_have_a_metric_each():
-  for meaning in set(distribution.MEANINGS) - {'biased'}:
+  for meaning in set(energy.MEANINGS) - {'biased'}:
     entry = registry.get(f'energy_distance_{meaning}')
     x, y, x_mask, y_mask = make_sets()
     masks = {'x_mask': x_mask, 'y_mask': y_mask}
     testing.assert_array_equal(
       entry.function(x, y, **masks),
-      distribution.energy_distance(x, y, **masks, meaning=meaning),
+      energy.energy_distance(x, y, **masks, meaning=meaning),
     )

@@ -7,7 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pertjax.metrics import distribution, pseudobulk, registry
+from pertjax.metrics import pseudobulk, registry
+from pertjax.metrics.distribution import energy
 from pertjax.types import Array
 
 # Cells whose distances give a median.
@@ -51,20 +52,20 @@ def mmd_linear(
   """
 
   def compare(side, other):
-    value = distribution.squared_shift(side, other)
+    value = energy.squared_shift(side, other)
     if not unbiased:
       return value
     for s in (side, other):
-      own = distribution.shifted(s, distribution.mean(s))
-      value -= distribution.spread(own) / (s.count - 1)
+      own = energy.shifted(s, energy.mean(s))
+      value -= energy.spread(own) / (s.count - 1)
     return value
 
-  return distribution.by_condition(compare, x, y, x_mask, y_mask)
+  return energy.by_condition(compare, x, y, x_mask, y_mask)
 
 
-def _median(side: distribution.Cells) -> Array:
+def _median(side: energy.Cells) -> Array:
   """Median distance of two different cells of a set, ()."""
-  side = distribution.shifted(side, distribution.mean(side))
+  side = energy.shifted(side, energy.mean(side))
   size = min(len(side.mask), _MEDIAN_CELLS)
   number = jnp.sum(side.mask, dtype=jnp.int32)
   first = jnp.argsort(~side.mask, stable=True)
@@ -75,13 +76,11 @@ def _median(side: distribution.Cells) -> Array:
   at = jnp.where(number > size, at * step + at * rest // size, at)
   values = side.values[first[at]]
   counted = jnp.arange(size) < taken
-  squared = distribution.squared_distances(values)
+  squared = energy.squared_distances(values)
   pairs = counted[:, None] & counted[None] & ~jnp.eye(size, dtype=bool)
   order = jnp.sort(jnp.where(pairs, squared, jnp.inf), axis=None)
   half = taken * (taken - 1) // 2
-  middle = (
-    distribution.root(order[half - 1]) / 2 + distribution.root(order[half]) / 2
-  )
+  middle = energy.root(order[half - 1]) / 2 + energy.root(order[half]) / 2
   known = (taken > 1) & jnp.all(jnp.isfinite(values))
   return jnp.where(known, middle, jnp.nan)
 
@@ -98,7 +97,7 @@ def median_bandwidth(y: Array, *, y_mask: Array | None = None) -> Array:
     y: [m, features].
     y_mask: [m].
   """
-  return distribution.by_condition(
+  return energy.by_condition(
     lambda _, side: side, y, y, y_mask, y_mask, prepare=_median
   )
 
@@ -169,28 +168,24 @@ def _mmd_rbf(x, y, x_mask, y_mask, widths, median, unbiased) -> Array:
     return total
 
   def within(side, widths):
-    side = distribution.shifted(side, distribution.mean(side))
-    return distribution.pair_mean(
+    side = energy.shifted(side, energy.mean(side))
+    return energy.pair_mean(
       side, None, lambda s: kernel(s, widths), unbiased=unbiased
     )
 
   def prepare(side):
     chosen = _median(side)[None] if median else widths.astype(side.weight.dtype)
-    origin = distribution.mean(side)
-    centred = distribution.shifted(side, origin)
-    return distribution.Reference(centred, origin, chosen, within(side, chosen))
+    origin = energy.mean(side)
+    centred = energy.shifted(side, origin)
+    return energy.Reference(centred, origin, chosen, within(side, chosen))
 
   def compare(side, other):
     chosen = other.level
-    moved = distribution.shifted(side, other.origin)
-    between = distribution.pair_mean(
-      moved, other.cells, lambda s: kernel(s, chosen)
-    )
+    moved = energy.shifted(side, other.origin)
+    between = energy.pair_mean(moved, other.cells, lambda s: kernel(s, chosen))
     return (within(side, chosen) - between) + (other.within - between)
 
-  return distribution.by_condition(
-    compare, x, y, x_mask, y_mask, prepare=prepare
-  )
+  return energy.by_condition(compare, x, y, x_mask, y_mask, prepare=prepare)
 
 
 # ----------------------------------------------------------------------------
@@ -213,7 +208,7 @@ def distance_of_means(
   y_mask: Array | None = None,
 ) -> Array:
   """Returns |mean x - mean y|, pertpy's euclidean; () or [conditions]."""
-  return distribution.root(mmd_linear(x, y, x_mask=x_mask, y_mask=y_mask))
+  return energy.root(mmd_linear(x, y, x_mask=x_mask, y_mask=y_mask))
 
 
 def _r2(function, x, y, x_mask, y_mask, mask) -> Array:
@@ -221,7 +216,7 @@ def _r2(function, x, y, x_mask, y_mask, mask) -> Array:
     a, b = function(side), function(other)
     return jnp.square(pseudobulk.pearson(a, b, mask=mask))
 
-  return distribution.by_condition(compare, x, y, x_mask, y_mask)
+  return energy.by_condition(compare, x, y, x_mask, y_mask)
 
 
 @registry.metric(
@@ -255,13 +250,13 @@ def r2_means(
   Returns:
     () or [conditions]; NaN where a mean is constant over genes.
   """
-  return _r2(distribution.mean, x, y, x_mask, y_mask, mask)
+  return _r2(energy.mean, x, y, x_mask, y_mask, mask)
 
 
-def variance(x: distribution.Cells) -> Array:
+def variance(x: energy.Cells) -> Array:
   """Returns each feature's population variance, [features]."""
-  values = distribution.shifted(x, distribution.mean(x)).values
-  return distribution.dot(x.weight, jnp.square(values)) / x.count
+  values = energy.shifted(x, energy.mean(x)).values
+  return energy.dot(x.weight, jnp.square(values)) / x.count
 
 
 @registry.metric(

@@ -15,8 +15,8 @@ PCA), and compares the two clouds, not matched rows. What holds for all of them:
     distances come from inner products at the highest precision, a block of rows
     at a time: memory beyond the input is a copy of it and some 16 MiB.
 
-`distribution_kernels` has kernels and moments, `distribution_transport` optimal
-transport, `distribution_permutation` the test and whole screens.
+`kernels` has kernels and moments, `transport` optimal
+transport, `permutation` the test and whole screens.
 """
 
 from __future__ import annotations

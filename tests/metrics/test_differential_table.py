@@ -13,8 +13,8 @@ import pytest
 from numpy import testing
 from scipy import special, stats
 
-from pertjax.metrics import de as de_lib
-from pertjax.metrics import de_ranks, de_tails
+from pertjax.metrics.differential import rank_counts, tails
+from pertjax.metrics.differential import table as de_lib
 
 NUM_CONDITIONS = 6
 
@@ -117,7 +117,7 @@ def test_sums_of_cubes_are_exact_beyond_32_bits():
   values[[0, 10, 4999], 0] = 5, 6, 0
   values[:, 1] = np.arange(5000) % 7
   values[:, 2] = np.arange(5000) % 2 * 3
-  found = de_ranks.count(jnp.asarray(values), condition, num_conditions=2)
+  found = rank_counts.count(jnp.asarray(values), condition, num_conditions=2)
   for gene in range(3):
     _, t = np.unique(values[:, gene], return_counts=True)
     untied = np.float32(5000**3 - sum(int(x) ** 3 for x in t))
@@ -215,9 +215,9 @@ def test_order_of_genes_and_cells_and_blocks_change_nothing():
   testing.assert_array_equal(moved.p, found.p)
   testing.assert_array_equal(moved.fdr, found.fdr)
   options = {'num_conditions': NUM_CONDITIONS}
-  whole = de_ranks.count(jnp.asarray(values), condition, **options)
-  parts = de_ranks.count(jnp.asarray(values), condition, **options, block=7)
-  traced = jax.jit(functools.partial(de_ranks.count, **options, block=7))(
+  whole = rank_counts.count(jnp.asarray(values), condition, **options)
+  parts = rank_counts.count(jnp.asarray(values), condition, **options, block=7)
+  traced = jax.jit(functools.partial(rank_counts.count, **options, block=7))(
     values, condition
   )
   for other in (parts, traced):
@@ -260,9 +260,7 @@ def test_welch_is_scipys():
 @pytest.mark.parametrize('df', [1, 2.5, 8, 29, 31, 99, 101, 3000])
 def test_t_tail_to_float32(df):
   t = np.array([0, 0.01, 0.5, 1.9, 2, 2.1, 4, 10, 40], np.float32)
-  p, log_p = de_tails.student(
-    jnp.asarray(t), jnp.full(t.shape, df, jnp.float32)
-  )
+  p, log_p = tails.student(jnp.asarray(t), jnp.full(t.shape, df, jnp.float32))
   expected = np.log(2) + stats.t.logsf(t.astype(float), df)
   size = np.maximum(1, np.abs(expected))
   assert np.all(np.abs(log_p - expected) < 1e-5 * size)

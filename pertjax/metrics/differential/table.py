@@ -11,7 +11,7 @@ n0 of the control, n of both and ties of t cells:
   s^2 = n1 n0 / 12 [(n + 1) - sum(t^3 - t) / (n (n - 1))],
   z = (max(U, n1 n0 - U) - n1 n0 / 2 - 1/2) / s,   p = 2 Phi(-z), at most 1;
 
-p is 1 where s is 0. U and s^2 come from integers (`de_ranks`): U is exact
+p is 1 where s is 0. U and s^2 come from integers (`rank_counts`): U is exact
 while it fits the float type, 2^24 in float32, and z is right beyond.
 
 'welch', the t test with unequal variances (Welch, Biometrika 34, 1947).
@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pertjax.metrics import de_ranks, de_tails, pseudobulk, registry
+from pertjax.metrics import pseudobulk, registry
+from pertjax.metrics.differential import rank_counts, tails
 from pertjax.types import Array
 
 METHODS = ('wilcoxon', 'welch')
@@ -105,7 +106,7 @@ def _spread(mask: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _wilcoxon(
-  counts: de_ranks.Counts,
+  counts: rank_counts.Counts,
   sizes: Array,
   *,
   tie_correct: Array,
@@ -122,7 +123,7 @@ def _wilcoxon(
   # max(U, n1 n0 - U) - n1 n0 / 2 is |D| / 2, in integers.
   excess = jnp.abs(counts.difference) - jnp.asarray(continuity, jnp.int32)
   z = jnp.where(s > 0, excess.astype(dtype) / 2 / s, 0)
-  p, log_p = de_tails.normal(z)
+  p, log_p = tails.normal(z)
   empty = (n1 == 0) | (n0 == 0) | (pairs >= 2.0**31)
   return tuple(
     jnp.where(empty, jnp.nan, x) for x in (u, z, jnp.full_like(z, jnp.nan))
@@ -153,7 +154,7 @@ def _welch(mean: Array, variance: Array, sizes: Array) -> tuple[Array, ...]:
   same = (total == 0) & (change == 0)
   t = jnp.where(same, 0, change / jnp.sqrt(total))
   df = jnp.where(total == 0, n + n[:1] - 2, df)
-  p, log_p = de_tails.student(jnp.abs(t), df)
+  p, log_p = tails.student(jnp.abs(t), df)
   p, log_p = jnp.where(same, 1, p), jnp.where(same, 0, log_p)
   return t, jnp.abs(t), df, p, log_p
 
@@ -240,7 +241,7 @@ def _check(values, condition, num_conditions, method, mean, gene_mask) -> None:
 def _table(
   values: Array,
   condition: Array,
-  counts: de_ranks.Counts | None,
+  counts: rank_counts.Counts | None,
   gene_mask: Array | None,
   *,
   num_conditions: int,
@@ -254,7 +255,7 @@ def _table(
   values = values.astype(pseudobulk.wide(values))
   groups = {'groups': condition, 'num_groups': num_conditions}
   means = pseudobulk.group_means(values, **groups)
-  _, _, sizes = de_ranks.arrange(condition, num_conditions=num_conditions)
+  _, _, sizes = rank_counts.arrange(condition, num_conditions=num_conditions)
   if counts is not None:
     results = _wilcoxon(
       counts, sizes, tie_correct=tie_correct, continuity=continuity
@@ -338,7 +339,7 @@ def de(
   values, condition = jnp.asarray(values), jnp.asarray(condition)
   counts = None
   if method == 'wilcoxon':
-    counts = de_ranks.count(values, condition, num_conditions=num_conditions)
+    counts = rank_counts.count(values, condition, num_conditions=num_conditions)
   return _table(
     values,
     condition,

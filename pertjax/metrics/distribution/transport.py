@@ -7,7 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from pertjax.metrics import distribution, registry
+from pertjax.metrics import registry
+from pertjax.metrics.distribution import energy
 from pertjax.types import Array
 
 
@@ -45,7 +46,7 @@ def _iterate(update, start, error, iterations, tolerance):
 
 
 def _cost(a, b):
-  return distribution.squared_distances(a.values, None if b is a else b.values)
+  return energy.squared_distances(a.values, None if b is a else b.values)
 
 
 def _log_weight(side):
@@ -101,11 +102,11 @@ def _itself(a, epsilon, iterations, tolerance):
 
 def _sides(side, other, epsilon, relative):
   """Centres both and returns them with the absolute epsilon."""
-  origin = distribution.mean(other)
-  side, other = (distribution.shifted(s, origin) for s in (side, other))
+  origin = energy.mean(other)
+  side, other = (energy.shifted(s, origin) for s in (side, other))
   if relative:
-    means = distribution.mean(side) * distribution.mean(other)
-    cost = distribution.spread(side) + distribution.spread(other)
+    means = energy.mean(side) * energy.mean(other)
+    cost = energy.spread(side) + energy.spread(other)
     cost = cost - 2 * jnp.sum(means)
     # Two equal points: any epsilon gives 0, but 0 itself.
     epsilon = epsilon * jnp.where(cost == 0, 1, cost)
@@ -157,7 +158,7 @@ def entropic_wasserstein(
     side, other, eps = _sides(side, other, epsilon, relative)
     return _between(side, other, eps, iterations, tolerance)
 
-  return distribution.by_condition(compare, x, y, x_mask, y_mask)
+  return energy.by_condition(compare, x, y, x_mask, y_mask)
 
 
 @registry.metric(
@@ -199,7 +200,7 @@ def sinkhorn_divergence(
     within = (_itself(s, eps, iterations, tolerance) for s in (side, other))
     return between - sum(within) / 2
 
-  return distribution.by_condition(compare, x, y, x_mask, y_mask)
+  return energy.by_condition(compare, x, y, x_mask, y_mask)
 
 
 def _quantiles(n, m, longest):
@@ -288,9 +289,7 @@ def wasserstein_1d(
 
     return jnp.sum(_pieces(piece, (lengths, at_a, at_b))) / total
 
-  return distribution.by_condition(
-    compare, x, y, x_mask, y_mask, prepare=ordered
-  )
+  return energy.by_condition(compare, x, y, x_mask, y_mask, prepare=ordered)
 
 
 def _pieces(function, cuts):

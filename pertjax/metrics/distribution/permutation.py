@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pertjax.metrics import distribution, pseudobulk, registry
+from pertjax.metrics import pseudobulk, registry
+from pertjax.metrics.distribution import energy
 from pertjax.types import Array
 
 # Permutations that are drawn at once; bounds memory, sets no result.
@@ -63,8 +64,8 @@ def holm_sidak(p_values: Array) -> Array:
 
 def _matrix(a, b, within_b, function):
   """Distances among the cells of both sets, [n + m, n + m]."""
-  within = function(distribution.squared_distances(a.values))
-  between = function(distribution.squared_distances(a.values, b.values))
+  within = function(energy.squared_distances(a.values))
+  between = function(energy.squared_distances(a.values, b.values))
   return jnp.block([[within, between], [between.T, within_b]])
 
 
@@ -82,8 +83,8 @@ def _energies(chosen, distances, everyone, *, unbiased):
   """
   to_all = distances * everyone[None]
   rows = jnp.sum(to_all, -1) * everyone
-  touching = distribution.dot(chosen, rows)
-  inside = jnp.sum(distribution.dot(chosen, distances) * chosen, -1)
+  touching = energy.dot(chosen, rows)
+  inside = jnp.sum(energy.dot(chosen, distances) * chosen, -1)
   between = touching - inside
   outside = jnp.sum(rows) - touching - between
   n = jnp.sum(chosen, -1)
@@ -138,7 +139,7 @@ def edistance_test(
     num_permutations: static.
     x_mask: cells of `x`.
     y_mask: cells of `y`.
-    meaning: of the energy distance, see `distribution.energy_distance`. 'half'
+    meaning: of the energy distance, see `energy.energy_distance`. 'half'
       is 'biased' but for the reported distance; 'squared' tests means alone.
 
   Returns:
@@ -148,7 +149,7 @@ def edistance_test(
     ValueError: when an option is unknown, shapes do not fit, or there is no
       permutation.
   """
-  registry.check_choice('meaning', meaning, distribution.MEANINGS)
+  registry.check_choice('meaning', meaning, energy.MEANINGS)
   if num_permutations < 1:
     raise ValueError(
       f'num_permutations is {num_permutations}; allowed: 1 or more'
@@ -158,18 +159,18 @@ def edistance_test(
       f'x has the shape {jnp.shape(x)}; allowed is [conditions, n, features]'
     )
   squared = meaning == 'squared'
-  function = (lambda s: s) if squared else distribution.root
+  function = (lambda s: s) if squared else energy.root
   keys = jax.random.split(key, jnp.shape(x)[0])
 
   def prepare(side):
-    origin = distribution.mean(side)
-    side = distribution.shifted(side, origin)
-    within = function(distribution.squared_distances(side.values))
+    origin = energy.mean(side)
+    side = energy.shifted(side, origin)
+    within = function(energy.squared_distances(side.values))
     return side, origin, within
 
   def compare(side, control, key):
     other, origin, within = control
-    side = distribution.shifted(side, origin)
+    side = energy.shifted(side, origin)
     return _test(
       side,
       other,
@@ -179,7 +180,7 @@ def edistance_test(
       meaning == 'unbiased',
     )
 
-  distance, exceeding = distribution.by_condition(
+  distance, exceeding = energy.by_condition(
     compare, x, y, x_mask, y_mask, prepare=prepare, each=(keys,)
   )
   known = ~jnp.isnan(distance)
@@ -196,7 +197,7 @@ def _test(side, other, distances, key, num, unbiased):
   valid = everyone > 0
   number = jnp.sum(side.mask, dtype=jnp.int32)
   # Equal shares of a constant cancel; without it, sums keep their digits.
-  level = distribution.dot(everyone, distribution.dot(distances, everyone))
+  level = energy.dot(everyone, energy.dot(distances, everyone))
   level = level / jnp.square(jnp.sum(everyone))
   centred = distances - level
   if unbiased:
@@ -264,7 +265,7 @@ def energy_from_control(
     groups: int [cells], on the host.
     num_groups: of them.
     control: the group to compare with.
-    meaning: see `distribution.energy_distance`.
+    meaning: see `energy.energy_distance`.
 
   Returns:
     [groups]; 0 for the control, NaN for a group without cells.
@@ -295,13 +296,13 @@ def energy_from_control(
 def _from_control(values, own, rows, mask, meaning):
   """Energy distances of the cells in each of `rows`, [rows]."""
   dtype = pseudobulk.wide(values)
-  prepare, compare = distribution.energy_parts(meaning)
+  prepare, compare = energy.energy_parts(meaning)
   everyone = jnp.ones(own.shape, bool)
-  reference = prepare(distribution.cells(values[own], everyone, dtype))
+  reference = prepare(energy.cells(values[own], everyone, dtype))
 
   def one(condition):
     at, counted = condition
-    return compare(distribution.cells(values[at], counted, dtype), reference)
+    return compare(energy.cells(values[at], counted, dtype), reference)
 
   return jax.lax.map(one, (rows, mask))
 
@@ -330,7 +331,7 @@ def edistance_correlation(
     observed_groups: int [other cells].
     num_groups: conditions, the control included.
     control: its number; it is not correlated.
-    meaning: see `distribution.energy_distance`; cell-eval's is 'biased'.
+    meaning: see `energy.energy_distance`; cell-eval's is 'biased'.
 
   Returns:
     (); NaN for fewer than two conditions, for a constant side, and where a

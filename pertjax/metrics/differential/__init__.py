@@ -1,0 +1,1 @@
+"""Differential expression: tests of every condition against its control."""

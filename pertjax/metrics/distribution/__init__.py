@@ -1,0 +1,1 @@
+"""Distances between sets of cells, each in its published meanings."""
