@@ -1,0 +1,1 @@
+"""Ways of scoring predictions, each as the tool that it comes from has it."""
