@@ -20,8 +20,6 @@ def _cells(groups):
   names = np.repeat(list(groups), [n for _, n in groups.values()])
   sizes = [n for _, n in groups.values()]
   p = np.repeat([p for p, _ in groups.values()], sizes)
-    [p for p, _ in groups.values()], [n for _, n in groups.values()]
-  )
   i = np.concatenate([np.arange(n) for _, n in groups.values()])
   return names.tolist(), p[:, None], i[:, None]
 

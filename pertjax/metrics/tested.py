@@ -15,7 +15,7 @@ from pertjax.metrics.differential import table
 _CELLS = 40_000
 
 
-class Test(NamedTuple):
+class Settings(NamedTuple):
   """How conditions are tested against their control.
 
   Attributes:
@@ -26,8 +26,6 @@ class Test(NamedTuple):
     control: 'own' tests predicted cells against predicted controls, where there
       are some; 'real' against the observed ones.
   """
-
-  __test__ = False  # Not one of pytest's.
 
   method: str = 'wilcoxon'
   mean: str = 'geometric'
@@ -40,9 +38,7 @@ class Test(NamedTuple):
   control: str = 'own'
 
 
-def tests(
-  problem: problem_lib.Problem, side: str, test: Test = Test()
-) -> table.DE:
+def de(problem: problem_lib.Problem, side: str, settings: Settings) -> table.DE:
   """Returns the tests of one side, float64 [conditions, genes] each.
 
   They are kept in `problem.tables`: what a second convention asks for again
@@ -51,24 +47,24 @@ def tests(
   Args:
     problem: of one group or several.
     side: 'observed' or 'predicted'.
-    test: how.
+    settings: how.
   """
   if side == 'observed':
-    test = test._replace(control='own')
-  key = (side, test)
+    settings = settings._replace(control='own')
+  key = (side, settings)
   if key not in problem.tables:
-    problem.tables[key] = _tests(problem, side, test)
+    problem.tables[key] = _de(problem, side, settings)
   return problem.tables[key]
 
 
-def _tests(problem, side, test) -> table.DE:
+def _de(problem, side, settings) -> table.DE:
   shape = (problem.num_conditions, len(problem.genes))
   out = table.DE(*(np.full(shape, np.nan) for _ in table.DE._fields))
   sizes = getattr(problem, side).sizes
   for group in range(len(problem.groups)):
     chosen = np.flatnonzero(np.asarray(problem.group) == group)
     for part in _parts(chosen, sizes):
-      found = _test_part(problem, side, group, part, test)
+      found = _de_part(problem, side, group, part, settings)
       for kept, new in zip(out, found):
         kept[part] = np.asarray(new)[1:]
   return out
@@ -88,23 +84,23 @@ def _parts(chosen: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def _test_part(problem, side, group, chosen: Sequence[int], test) -> table.DE:
+def _de_part(problem, side, group, chosen: Sequence[int], settings) -> table.DE:
   reference, zeros, cells, position = problem.test_cells(
-    side, group, chosen, control=test.control
+    side, group, chosen, control=settings.control
   )
   values = np.concatenate([sides.dense(reference), sides.dense(cells)])
-  if test.per_million:
+  if settings.per_million:
     values = per_million(values)
   return table.de(
     values,
     np.concatenate([zeros, position]),
     num_conditions=len(chosen) + 1,
-    method=test.method,
-    mean=test.mean,
-    pseudocount=test.pseudocount,
-    tie_correct=test.tie_correct,
-    continuity=test.continuity,
-    cpm_filter=test.cpm_filter,
+    method=settings.method,
+    mean=settings.mean,
+    pseudocount=settings.pseudocount,
+    tie_correct=settings.tie_correct,
+    continuity=settings.continuity,
+    cpm_filter=settings.cpm_filter,
   )
 
 
