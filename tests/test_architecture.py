@@ -26,6 +26,7 @@ ROWS = (
   (
     'train_step', 'targets', 'leaderboard', 'heldout', 'evaluate', 'external',
     'predict', 'checkpoints', 'writers', 'config', 'record', 'loop',
+    'smoke',
   ),
   ('train',),
   ('runs',),
@@ -47,6 +48,8 @@ HOMES = {
   'anndata': ('data', 'metrics.anndata'),
   'flax': ('models',),
   'h5py': ('data',),
+  'igraph': ('metrics.clustering',),
+  'illico': ('metrics.differential',),
   'jinja2': ('report',),
   'markupsafe': ('report',),
   'matplotlib': ('report',),
@@ -61,7 +64,7 @@ HOMES = {
   'tqdm': ('writers', 'data'),
   'urllib3': ('data',),
 }
-PRINTERS = ('writers', 'main')
+PRINTERS = ('writers', 'main', 'metrics.__main__')
 # Folders of somebody's machine; in two parts, so that this file passes.
 FOLDERS = tuple('/' + name for name in ('work', 'root', 'home', 'Users'))
 

@@ -161,13 +161,20 @@ class Problem:
       tables={},
     )
 
-  def with_predicted(self, predicted: sides.Side) -> Problem:
-    """Returns the same truth with another prediction.
+  def with_sides(
+    self, observed: sides.Side | None, predicted: sides.Side | None
+  ) -> Problem:
+    """Returns the same conditions with other cells; None keeps a side.
 
-    The tests of the observed side that were made are shared.
+    The tests of an observed side that is kept are shared.
     """
     shared = {k: v for k, v in self.tables.items() if k[0] == 'observed'}
-    return dataclasses.replace(self, predicted=predicted, tables=shared)
+    return dataclasses.replace(
+      self,
+      observed=self.observed if observed is None else observed,
+      predicted=self.predicted if predicted is None else predicted,
+      tables=shared if observed is None else {},
+    )
 
 
 def from_arrays(

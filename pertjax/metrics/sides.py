@@ -35,6 +35,8 @@ class Side:
     columns: int [genes], which columns of the matrix; None for all in order.
     rows: int [cells], which rows of the matrix, repeats allowed; None for all
       in order.
+    prepare: of a block of whole cells, before columns are chosen: a
+      normalisation; None for nothing.
     shift: float [num_labels, genes] added to every cell of a label after it is
       read, for made-up predictions; None for nothing. Values below 0 stay.
     parent: the side that this one is a choice of labels of, whose passes it
@@ -47,6 +49,7 @@ class Side:
   num_labels: int
   columns: np.ndarray | None = None
   rows: np.ndarray | None = None
+  prepare: Callable[[Any], Any] | None = None
   shift: np.ndarray | None = None
   parent: Side | None = None
   chosen: np.ndarray | None = None
@@ -138,6 +141,7 @@ class Side:
       num_labels=num_labels,
       columns=self.columns,
       rows=rows,
+      prepare=self.prepare,
       shift=shift,
     )
 
@@ -171,12 +175,15 @@ class Side:
       np.arange(len(found), dtype=np.int32), [len(f) for f in found]
     )
     rows = chosen if self.rows is None else self.rows[chosen]
-    block = _read_rows(self.matrix, rows)
-    if self.columns is not None:
-      block = block[:, self.columns]
+    block = self._ready(_read_rows(self.matrix, rows))
     if self.shift is not None:
       block = dense(block) + self.shift[np.asarray(labels)][position]
     return block, position
+
+  def _ready(self, block: Any) -> Any:
+    if self.prepare is not None:
+      block = self.prepare(block)
+    return block if self.columns is None else block[:, self.columns]
 
   def blocks(self) -> Iterator[tuple[np.ndarray, Any]]:
     """Yields (labels, block of cells) in the order of the matrix.
@@ -199,8 +206,7 @@ class Side:
         block = self.matrix[start : start + size]
       else:
         block = _read_rows(self.matrix, rows[start : start + size])
-      if self.columns is not None:
-        block = block[:, self.columns]
+      block = self._ready(block)
       if self.shift is not None:
         block = dense(block) + self.shift[np.maximum(at, 0)]
       yield at, block

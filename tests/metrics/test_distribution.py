@@ -487,7 +487,7 @@ def test_wasserstein_1d_of_a_shift():
   testing.assert_allclose(found, 3, rtol=1e-5)
   with pytest.raises(ValueError, match='50000 x 50000'):
     jax.eval_shape(
-      transport.wasserstein_1d, *[jax.ShapeDtypeStruct((50000, 1), float)] * 2
+      transport.wasserstein_1d, *[jax.ShapeDtypeStruct((50000, 1), jnp.float32)] * 2
     )
 
 

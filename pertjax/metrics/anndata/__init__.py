@@ -1,0 +1,5 @@
+"""Scoring AnnData and h5ad files: the only metrics that know such tables."""
+
+from pertjax.metrics.anndata.scoring import ScoreWarning, problem_of, score
+
+__all__ = ['ScoreWarning', 'problem_of', 'score']
