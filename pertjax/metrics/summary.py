@@ -109,12 +109,16 @@ def resample_cells(
 def _line(convention, column, level, **fields) -> dict[str, Any]:
   known = dict.fromkeys(FIELDS, '')
   known |= {'low': np.nan, 'high': np.nan, 'used': 0, 'dropped': 0}
+  known |= fields
+  # An interval by the normal distribution may leave the range of the metric.
+  for end in ('low', 'high'):
+    if np.isfinite(known[end]):
+      known[end] = float(np.clip(known[end], *column.bounds))
   return known | {
     'convention': convention.name,
     'metric': column.name,
     'version': column.version,
     'level': level,
-    **fields,
   }
 
 

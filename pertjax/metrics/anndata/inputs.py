@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import anndata
@@ -19,6 +19,15 @@ _IN_MEMORY = 2 << 30
 # Cells of each label whose values say what scale they are on.
 _SAMPLED = 3
 _MAX_LOG = 20.0  # ln(1 + x) of half a billion molecules of a gene in a cell.
+
+# Looked for, in this order, where no key or control is given.
+_KEYS = (
+  'target_gene', 'perturbation', 'condition', 'gene', 'target', 'pert', 'drug',
+)  # fmt: skip
+_CONTROLS = (
+  'non-targeting', 'control', 'ctrl', 'Control', 'NT', 'unperturbed', 'DMSO',
+  'vehicle',
+)  # fmt: skip
 
 Given = anndata.AnnData | str | os.PathLike
 
@@ -122,6 +131,49 @@ def _open(path, name, backed) -> anndata.AnnData:
     ) from error
 
 
+def key_and_control(
+  path: str,
+  key: str | None,
+  control: str | None,
+  *,
+  say: Callable[[str], None],
+) -> tuple[str, str]:
+  """Returns the key and the control of a file, looked for where not given.
+
+  Args:
+    path: of an h5ad file.
+    key: column of obs, or None to look for a usual name.
+    control: its control, or None to look for a usual name.
+    say: takes lines on what was found.
+
+  Raises:
+    FileNotFoundError: where there is no such file.
+    ValueError: where nothing usual is found.
+  """
+  if key and control:
+    return key, control
+  obs = _open(pathlib.Path(path), str(path), backed=True).obs
+  if not key:
+    key = next((k for k in _KEYS if k in obs), None)
+    if key is None:
+      raise ValueError(
+        f'perturbation_key is not given and obs of {path} has none of '
+        f'{", ".join(_KEYS)}; it has {name_lib.listing(obs, 12)}'
+      )
+    say(f'perturbation_key={key!r}')
+  if control or key not in obs:
+    return key, control or ''
+  found = sorted(set(obs[key].astype(str)))
+  control = next((c for c in _CONTROLS if c in found), None)
+  if control is None:
+    raise ValueError(
+      f'control is not given and obs[{key!r}] of {path} has none of '
+      f'{", ".join(_CONTROLS)}; it has {name_lib.listing(found, 12)}'
+    )
+  say(f'control={control!r}')
+  return key, control
+
+
 def _matrix(given: anndata.AnnData, layer: str | None, name: str) -> Any:
   # From anndata 0.13 on, X is the layer None.
   layers = [key for key in given.layers if key is not None]
@@ -211,7 +263,7 @@ def scale_of(side: sides.Side, given: Input, names: Sequence[str]) -> str:
   return next(iter(found), 'log1p')
 
 
-def log_normaliser(target: float):
+def log_normaliser(target: float) -> Callable[[Any], Any]:
   """Returns a function of blocks of counts: ln(1 + target x / sum x)."""
 
   def prepare(block: Any) -> Any:
