@@ -321,7 +321,7 @@ def _acceleration(values: Array, used: Array) -> Array:
   return jnp.where(flat, 0, cubes / (6 * jnp.where(flat, 1, squares) ** 1.5))
 
 
-def _student(normal: Array, freedom: Array) -> Array:
+def student_quantile(normal: Array, freedom: Array) -> Array:
   """Quantile of Student's t from that of the normal distribution.
 
   Abramowitz and Stegun 26.7.5, four terms: within 0.15 % at 97.5 % from five
@@ -350,7 +350,7 @@ def _limits(
   num = replicates.shape[0]
   n = jnp.maximum(used, 2).astype(estimate.dtype)
   if widen:
-    reach = _student(normal, n - 1) * jnp.sqrt(n / (n - 1))
+    reach = student_quantile(normal, n - 1) * jnp.sqrt(n / (n - 1))
   else:
     reach = jnp.broadcast_to(jnp.asarray(normal, n.dtype), n.shape)
   z = jnp.stack([-reach, reach])

@@ -103,7 +103,7 @@ def test_student_quantiles():
   # Tables of the t distribution at 97.5 %.
   freedom = jnp.array([5.0, 9, 29, 1000])
   expected = [2.5706, 2.2622, 2.0452, 1.9623]
-  found = intervals._student(1.959964, freedom)
+  found = intervals.student_quantile(1.959964, freedom)
   testing.assert_allclose(found, expected, rtol=1.5e-3)
 
 
