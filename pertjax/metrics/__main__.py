@@ -226,6 +226,14 @@ def _list(given: argparse.Namespace) -> int:
   return 0
 
 
+def _chance(chance) -> str:
+  if chance is None:
+    return ''
+  if callable(chance):
+    return f'chance {chance(100):g} among 100 conditions'
+  return f'chance {chance:g}'
+
+
 def _print_entry(
   name, formula, best, chance, direction, needs, undefined, aliases, version,
   reference,
@@ -234,7 +242,7 @@ def _print_entry(
   facts = [
     'no best value' if best is None else f'best {best:g}',
     '' if direction == 'none' else f'{direction} is better',
-    '' if chance is None else f'chance {chance:g}',
+    _chance(chance),
     f'needs {", ".join(needs)}',
     f'no value {undefined}' if undefined else '',
     f'also {", ".join(aliases)}' if aliases else '',

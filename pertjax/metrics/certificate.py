@@ -124,6 +124,7 @@ def certificate(
     _line(
       convention,
       convention.column(name),
+      base.chance_of(convention.column(name), problem),
       {key: found[name] for key, found in values.items()},
       [found[name] for found in ceilings],
       [found[name] for found in nulls],
@@ -156,7 +157,7 @@ def dynamic_range(
   return float(np.clip(sign * (positive - negative) / (reach + 1e-6), -1, 1))
 
 
-def _line(convention, column, values, ceilings, nulls, seed):
+def _line(convention, column, chance, values, ceilings, nulls, seed):
   def mean(key):
     return mean_of(values[key]) if key in values else math.nan
 
@@ -166,7 +167,7 @@ def _line(convention, column, values, ceilings, nulls, seed):
     'version': column.version,
     'direction': column.direction,
     'best': math.nan if column.best is None else column.best,
-    'chance': math.nan if column.chance is None else column.chance,
+    'chance': math.nan if chance is None else chance,
     **{k: mean(k) for k in ('control', 'perturbed_mean', 'interpolated')},
     'technical_duplicate': mean_of(ceilings[0]),
   }
@@ -252,8 +253,8 @@ def _verdict(column, line) -> str:
   if math.isnan(line['ceiling']):
     return 'no value on this dataset'
   faults = []
-  chance = column.chance
-  if chance is not None and math.isfinite(line['null']):
+  chance = line['chance']
+  if math.isfinite(chance) and math.isfinite(line['null']):
     spread = line['null_high'] - line['null_low']
     low, high = line['null_low'], line['null_high']
     if math.isnan(spread) or spread < 1e-9:

@@ -91,6 +91,7 @@ def red_team(
         _line(
           convention,
           column,
+          base.chance_of(column, problem),
           submission,
           values[submission][name],
           best,
@@ -103,9 +104,9 @@ def red_team(
   return lines
 
 
-def _line(convention, column, submission, values, replicate, scrambled):
+def _line(convention, column, chance, submission, values, replicate, scrambled):
   value, best = (certificate.mean_of(v) for v in (values, replicate))
-  floor = column.chance
+  floor = chance
   if floor is None:
     floor = certificate.mean_of(scrambled)
   sign = -1.0 if column.direction == 'lower' else 1.0
@@ -118,11 +119,15 @@ def _line(convention, column, submission, values, replicate, scrambled):
     'sign flipped',
     'mixed scale',
   ):
-    if submission == 'scrambled' and column.chance is None:
+    if submission == 'scrambled' and chance is None:
       finding = 'is the floor'
+    elif not reach > 0:
+      finding = 'a replicate is not above the floor: there is nothing to reward'
     elif share > _SHARE and _surely(sign, values, floor):
       flag = True
-      finding = f'reaches {share:.0%} of what a replicate reaches'
+      finding = 'scores above a replicate'
+      if share <= 1:
+        finding = f'reaches {share:.0%} of what a replicate reaches'
   elif sign * (value - best) > 0 and _surely(sign, values, best):
     flag, finding = True, 'scores above the replicate it was made of'
   elif math.isclose(value, best, rel_tol=1e-3, abs_tol=1e-9):

@@ -180,7 +180,10 @@ def scrambled(found: Halves) -> sides.Side:
 
 
 def _written(
-  found: Halves, write: Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+  found: Halves,
+  write: Callable[[int, np.ndarray, np.ndarray], np.ndarray],
+  *,
+  silent_control: bool = False,
 ) -> sides.Side:
   """Makes a side of new cells.
 
@@ -188,6 +191,7 @@ def _written(
     found: the halves.
     write: takes a condition, its own real cells [n, genes] and as many control
       cells of its group as there are, and returns cells [m, genes].
+    silent_control: predicts controls without any expression.
   """
   half, problem = found.problem.predicted, found.problem
 
@@ -206,7 +210,7 @@ def _written(
     )
     for p in range(problem.num_conditions)
   ]
-  blocks += controls
+  blocks += [0 * c for c in controls] if silent_control else controls
   return sides.Side(
     matrix=np.concatenate(blocks),
     labels=np.repeat(
@@ -257,12 +261,16 @@ def inflated_effect(found: Halves, *, factor: float = 3.0) -> sides.Side:
 
 
 def inflated_variance(found: Halves, *, factor: float = 3.0) -> sides.Side:
-  """Predicts the true mean with cells spread several times too far."""
+  """Predicts the true mean with cells spread several times too far.
+
+  Log values may go below 0, or the mean would change; counts are cut there.
+  """
 
   def write(p, own, control):
     del p, control
     mean = own.mean(0)
-    return np.maximum(mean + factor * (own - mean), 0)
+    cells = mean + factor * (own - mean)
+    return np.maximum(cells, 0) if found.problem.scale == 'counts' else cells
 
   return _written(found, write)
 
@@ -300,6 +308,15 @@ def target_spiked(found: Halves) -> sides.Side:
   return _written(found, write)
 
 
+def moved_control(found: Halves) -> sides.Side:
+  """Predicts control cells, and nothing at all as the control.
+
+  Where changes are taken from predicted controls, the change is then the
+  expression profile itself (cell-eval issues 183 and 196).
+  """
+  return _written(found, lambda p, own, control: control, silent_control=True)
+
+
 def constant(found: Halves) -> sides.Side:
   """Predicts one number, the overall mean, for every gene of every cell."""
   level = float(
@@ -319,6 +336,7 @@ NOTHING = {
   'perturbed mean': perturbed_mean,
   'constant': constant,
   'target spiked': target_spiked,
+  'moved control': moved_control,
   'scrambled': scrambled,
 }
 WRONG = {

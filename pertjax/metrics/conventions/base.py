@@ -35,8 +35,9 @@ class Column(NamedTuple):
     best: value of a perfect prediction; None where there is none (diagnostics).
     direction: one of DIRECTIONS.
     reference: paper, equation, or tool and release.
-    chance: what a prediction without information is expected to have; None
-      where that depends on the data.
+    chance: what a prediction without information is expected to have, or a
+      function that gives it for a number of competing conditions; None where
+      it depends on the data.
     needs: some of NEEDS.
     undefined: when there is no value; '' for never.
     aliases: names of the same number in other tools.
@@ -50,13 +51,26 @@ class Column(NamedTuple):
   best: float | None
   direction: str
   reference: str
-  chance: float | None = None
+  chance: float | Callable[[int], float] | None = None
   needs: tuple[str, ...] = ('means',)
   undefined: str = ''
   aliases: tuple[str, ...] = ()
   scope: str = 'condition'
   version: int = 1
   bounds: tuple[float | None, float | None] = (None, None)
+
+
+def chance_of(column: Column, problem: problem_lib.Problem) -> float | None:
+  """Returns the chance value of a column on a problem, None where unknown.
+
+  Where it depends on the number of competing conditions, it is the mean over
+  the conditions of the problem.
+  """
+  if column.chance is None or isinstance(column.chance, (int, float)):
+    return column.chance
+  sizes = np.bincount(problem.group, minlength=len(problem.groups))
+  each = np.asarray([column.chance(int(n)) if n else 0.0 for n in sizes])
+  return float((each * sizes).sum() / sizes.sum())
 
 
 class Panel(NamedTuple):
