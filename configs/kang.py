@@ -13,6 +13,7 @@ smoke.
 """
 
 from pertjax import config as config_lib
+from pertjax import smoke
 
 
 def get_config(arg=''):
@@ -35,10 +36,5 @@ def get_config(arg=''):
   config.train.chunk = 500
   config.train.patience = 8
   if options.smoke:
-    config.data.num_hvg = 0
-    config.num_seeds = 1
-    config.train.steps = 40
-    config.train.chunk = 20
-    config.eval.cells = 64
-    config.eval.bootstrap = 200
+    smoke.shrink(config)
   return config

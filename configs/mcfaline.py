@@ -12,6 +12,7 @@ Arguments: model=NAME, split=METHOD, smoke.
 """
 
 from pertjax import config as config_lib
+from pertjax import smoke
 
 
 def get_config(arg=''):
@@ -44,12 +45,5 @@ def get_config(arg=''):
     config.optimizer.weight_decay = 1.410e-7
     config.train.batch_size = 1024
   if options.smoke:
-    config.data.num_hvg = 0
-    config.data.degs = 0
-    config.num_seeds = 1
-    config.train.steps = 40
-    config.train.chunk = 20
-    config.train.batch_size = 64
-    config.eval.cells = 64
-    config.eval.bootstrap = 200
+    smoke.shrink(config)
   return config

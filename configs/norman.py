@@ -10,6 +10,7 @@ Arguments: model=NAME, split=METHOD, published (PerturBench's sizes), smoke.
 """
 
 from pertjax import config as config_lib
+from pertjax import smoke
 
 
 def get_config(arg=''):
@@ -40,12 +41,7 @@ def get_config(arg=''):
   if options.published:
     publish(config)
   if options.smoke:
-    config.num_seeds = 1
-    config.train.steps = 40
-    config.train.chunk = 20
-    config.train.batch_size = 64
-    config.eval.cells = 64
-    config.eval.bootstrap = 200
+    smoke.shrink(config)
   return config
 
 

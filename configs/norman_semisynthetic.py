@@ -12,6 +12,7 @@ Arguments: model=NAME, split=METHOD, smoke.
 """
 
 from pertjax import config as config_lib
+from pertjax import smoke
 
 
 def get_config(arg=''):
@@ -38,10 +39,5 @@ def get_config(arg=''):
     config.train.batch_size = 512
     config.train.patience = 10
   if options.smoke:
-    config.num_seeds = 1
-    config.train.steps = 40
-    config.train.chunk = 20
-    config.train.batch_size = 64
-    config.eval.cells = 64
-    config.eval.bootstrap = 200
+    smoke.shrink(config)
   return config

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -119,7 +118,7 @@ def run(
     cells = heldout.predict_cells(
       config,
       model,
-      jax.tree.map(lambda x: x[np.asarray(chosen)], params),
+      heldout.members(params, chosen),
       [consts[k] for k in chosen],
       data,
       spec,
@@ -182,7 +181,7 @@ def score(
       groups=jnp.asarray(truth.group, jnp.int32),
       gene_masks={
         'all': None,
-        f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes),
+        f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes[v]),
       },
       rank_denominator=config.eval.rank_denominator,
       r2_swapped=config.eval.r2_swapped,
@@ -209,7 +208,7 @@ def score_with_ceiling(
 
   The ceiling is one half of the real cells against the other, both ways round,
   also where models are scored on all cells: against all of them, half of its
-  own truth would be its own cells.
+  own truth would be its own cells. Its top genes are those of halves as well.
   """
   ceiling = heldout.Predicted(
     CEILING,
@@ -221,7 +220,10 @@ def score_with_ceiling(
   if truth.observed.shape[0] == 2:
     return score(config, truth, [*entries, ceiling])
   halves = dataclasses.replace(
-    truth, observed=truth.replicate, control=truth.replicate_control
+    truth,
+    observed=truth.replicate,
+    control=truth.replicate_control,
+    top_genes=truth.replicate_genes,
   )
   return [*score(config, truth, entries), *score(config, halves, [ceiling])]
 

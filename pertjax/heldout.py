@@ -42,8 +42,13 @@ def display_name(config) -> str:
 
 
 def member(params: types.Params, k: int) -> types.Params:
-  """Returns the parameters of one member of a fleet."""
+  """Returns one member's part of a tree whose leaves are [members, ...]."""
   return jax.tree.map(lambda x: x[k], params)
+
+
+def members(params: types.Params, numbers: Sequence[int]) -> types.Params:
+  """Returns the part of some members, in the order of `numbers`."""
+  return member(params, np.asarray(numbers))
 
 
 def unknown_pairs(
@@ -298,7 +303,9 @@ def cells_of(
       ]
     )
     blocks.append(each.mean(0))
-    spreads.append(each.std(0, ddof=1) if len(each) > 1 else 0 * each[0])
+    # One member has no spread.
+    if len(members) > 1:
+      spreads.append(each.std(0, ddof=1))
   flat = np.concatenate([*rows, np.zeros(0, np.int32)]).astype(int)
   sizes = [len(r) for r in rows]
   empty = np.zeros((0, spec.num_genes), np.float32)

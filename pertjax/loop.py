@@ -108,7 +108,7 @@ class Loop:
         for name, values in metrics.items()
         if values.ndim == 2
       }
-      scalars['train_loss'] = scalars.pop('loss', float('nan'))
+      scalars['train_loss'] = self._total_loss(scalars)
       scalars['val_loss'] = float(metrics['val_loss'][member])
       scalars['learning_rate'] = float(metrics['learning_rate'][member])
       record = {'step': number * chunk, 'seed': int(member), **scalars}
@@ -131,6 +131,17 @@ class Loop:
         f'(last good steps: {steps}; best by validation: {best}); lower '
         'optimizer.learning_rate or set optimizer.clip_norm'
       )
+
+  def _total_loss(self, scalars):
+    """Returns the loss, which it takes out; of several players, their sum.
+
+    As in the validation score, but only over those who play in this phase.
+    """
+    players = self._run.model.losses
+    if len(players) == 1:
+      return scalars.pop('loss')
+    names = [f'{player}_loss' for player in players]
+    return sum(scalars[name] for name in names if name in scalars)
 
   def _announce(self, metrics, number):
     say = self._run.console.say

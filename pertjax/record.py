@@ -122,13 +122,8 @@ def usable(members: list[dict]) -> list[int]:
   return [m['member'] for m in members if not m['status'].startswith('failed')]
 
 
-def write_run(
-  run: Run, members: list[dict], *, parameters: int | None = None
-) -> None:
-  """Writes config.json, split.csv, its summary and env.json.
-
-  env.json holds everything that a number in a table depends on.
-  """
+def write_run(run: Run) -> None:
+  """Writes config.json, split.csv and its summary."""
   spec = run.spec
   labels = data_lib.split_labels(run.data, spec)
   writers.write_text(
@@ -141,6 +136,19 @@ def write_run(
   writers.write_json(
     run.workdir / 'config.json', config_lib.to_dict(run.config)
   )
+
+
+def write_env(
+  run: Run, members: list[dict], *, parameters: int | None = None
+) -> None:
+  """Writes env.json: what the numbers depend on beside config and split.
+
+  Args:
+    run: see Run.
+    members: what is known of the members so far.
+    parameters: of one member; None before the end.
+  """
+  spec = run.spec
   writers.write_json(
     run.workdir / 'env.json',
     {

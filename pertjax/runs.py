@@ -6,7 +6,6 @@ import os
 import pathlib
 
 import jax
-import numpy as np
 
 from pertjax import config as config_lib
 from pertjax import data as data_lib
@@ -77,7 +76,8 @@ def _debug(config, workdir):
   config.train.phases = ()
   run = record.open_run(config, workdir)
   members = config_lib.members(config)
-  record.write_run(run, members)
+  record.write_run(run)
+  record.write_env(run, members)
   with jax.debug_nans(True), jax.disable_jit():
     state = train.train_fleet(run, members)
   # Compiled, and with the NaNs by which metrics say that they are undefined.
@@ -98,6 +98,7 @@ def _evaluate(config, workdir):
   _check_trained(workdir)
   run = record.open_run(config, workdir)
   state, members = train.restore_state(run, config.eval.checkpoint)
+  record.write_run(run)
   train.score(run, state, members)
   _report(run)
 
@@ -121,7 +122,8 @@ def _evaluate_external(config, workdir):
     external.predicted(config, run.spec, truth, say=run.console.say),
     *heldout.predict_baselines(config, run.data, run.spec, truth),
   ]
-  record.write_run(run, [], parameters=0)
+  record.write_run(run)
+  record.write_env(run, [], parameters=0)
   evaluate.finish(
     config, workdir, run.spec, truth, entries, say=run.console.say
   )
@@ -161,7 +163,7 @@ def _predict(config, workdir):
     data=run.data,
     spec=run.spec,
     convention=data_lib.convention_of_config(config.data),
-    params=jax.tree.map(lambda x: x[np.asarray(keep)], params),
+    params=heldout.members(params, keep),
     consts=train.member_consts(run, state, keep),
     members=keep,
   )

@@ -2,15 +2,17 @@
 
 In the mode 'halves' the real cells of every pair, and the controls of every
 group, are cut into two halves. Each side is the truth once; predictions then
-start from the controls of the other side. So a prediction and its truth never
-share a cell, not even a control cell, whose noise would make anything
-correlate with anything; and the replicate ceiling, one side scored against the
-other, is measured by the same rule as every model.
+start from the controls of the other side, whose cells also choose the top
+genes. So a prediction and its truth never share a cell, not even a control
+cell, whose noise would make anything correlate with anything; and the replicate
+ceiling, one side scored against the other, is measured by the same rule as
+every model.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,9 +36,13 @@ class Targets:
       halves, of the other side.
     source_weight: float32 [V, groups, n]; 0 is padding.
     source_mean: float32 [V, groups, genes].
-    top_genes: bool [pairs, genes].
-    replicate: float32 [2, pairs, genes], and
-    replicate_control: float32 [2, groups, genes]: the two halves.
+    top_genes: bool [V, pairs, genes], those of the largest Welch's t; for
+      halves, on the cells of the other side: genes that were chosen with cells
+      of the truth are partly chosen for its noise.
+    replicate: float32 [2, pairs, genes],
+    replicate_control: float32 [2, groups, genes], and
+    replicate_genes: bool [2, pairs, genes]: the two halves, with the genes that
+      the other one chooses, whatever the mode.
     whole: float32 [pairs, genes], whole_control [groups, genes]: all cells.
     notes: what was left out.
   """
@@ -53,6 +59,7 @@ class Targets:
   top_genes: np.ndarray
   replicate: np.ndarray
   replicate_control: np.ndarray
+  replicate_genes: np.ndarray
   whole: np.ndarray
   whole_control: np.ndarray
   notes: tuple[str, ...]
@@ -73,27 +80,24 @@ def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
   pair_count, control_count = rows.pair_count[chosen], rows.control_count
   cells = _lists(rows.perturbed, rows.pair_start[chosen], pair_count, order)
   groups = _lists(rows.control, rows.control_start, control_count, order)
-  halves, control_halves = _halves(cells), _halves(groups)
-  replicate, whole, square = _means(data, halves)
-  replicate_control, whole_control, control_square = _means(
-    data, control_halves
-  )
+  control_halves = _halves(groups)
+  group, condition = rows.pair_group[chosen], rows.pair_condition[chosen]
+  replicate, whole = _moments(data, _halves(cells))
+  replicate_control, whole_control = _moments(data, control_halves)
+
+  def top_genes(moments, control):
+    own = (x[:, group] for x in control)
+    return top_mask(welch_t(*moments, *own), options.top_genes)
+
+  replicate_genes = top_genes(replicate, replicate_control)[::-1]
   if options.truth == 'halves':
-    observed, shown = replicate, replicate_control
+    observed, shown, genes = replicate, replicate_control, replicate_genes
     sources = control_halves[::-1]
   else:
-    observed, shown = whole[None], whole_control[None]
+    observed, shown = whole, whole_control
+    genes = top_genes(whole, whole_control)
     sources = [groups]
   source, weight = _source_table(sources, options.cells)
-  group, condition = rows.pair_group[chosen], rows.pair_condition[chosen]
-  t = welch_t(
-    whole,
-    square,
-    pair_count,
-    whole_control[group],
-    control_square[group],
-    control_count[group],
-  )
   regimes = spec.split.regimes
   return Targets(
     condition=condition,
@@ -103,16 +107,17 @@ def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
       for c, g in zip(condition, group)
     ),
     cells=pair_count,
-    observed=observed.astype(np.float32),
-    control=shown.astype(np.float32),
+    observed=observed.mean.astype(np.float32),
+    control=shown.mean.astype(np.float32),
     source=source,
     source_weight=weight,
     source_mean=np.asarray(_source_means(data.cells, source, weight)),
-    top_genes=top_mask(t, options.top_genes),
-    replicate=replicate.astype(np.float32),
-    replicate_control=replicate_control.astype(np.float32),
-    whole=whole.astype(np.float32),
-    whole_control=whole_control.astype(np.float32),
+    top_genes=genes,
+    replicate=replicate.mean.astype(np.float32),
+    replicate_control=replicate_control.mean.astype(np.float32),
+    replicate_genes=replicate_genes,
+    whole=whole.mean[0].astype(np.float32),
+    whole_control=whole_control.mean[0].astype(np.float32),
     notes=tuple(notes),
   )
 
@@ -174,16 +179,21 @@ def _halves(lists):
   )
 
 
-def _means(data, halves):
-  """Returns means of halves, of all, and of all squares, in float64.
+class _Moments(NamedTuple):
+  """Of lists of cells, float64.
 
-  Args:
-    data: the dataset.
-    halves: two lists of arrays of rows.
-
-  Returns:
-    ([2, lists, genes], [lists, genes], [lists, genes]).
+  Attributes:
+    mean, square: [V, lists, genes] means of values and of their squares.
+    count: [V, lists] cells.
   """
+
+  mean: np.ndarray
+  square: np.ndarray
+  count: np.ndarray
+
+
+def _moments(data, halves) -> tuple[_Moments, _Moments]:
+  """Returns the moments of two lists of arrays of rows, and of their union."""
   lists = [*halves[0], *halves[1]]
   rows = np.concatenate([*lists, np.zeros(0, np.int32)]).astype(np.int32)
   segment = np.repeat(np.arange(len(lists)), [len(x) for x in lists])
@@ -191,10 +201,14 @@ def _means(data, halves):
     data, jnp.asarray(rows), jnp.asarray(segment, jnp.int32), len(lists)
   )
   mean = np.asarray(mean, np.float64).reshape(2, len(halves[0]), 2, -1)
-  count = np.asarray(count, np.float64).reshape(2, -1, 1)
-  share = count / np.maximum(count.sum(0), 1)
-  whole = (share[:, :, None] * mean).sum(0)
-  return mean[:, :, 0], whole[:, 0], whole[:, 1]
+  count = np.asarray(count, np.float64).reshape(2, -1)
+  total = count.sum(0, keepdims=True)
+  share = count / np.maximum(total, 1)
+  whole = (share[:, :, None, None] * mean).sum(0, keepdims=True)
+  return (
+    _Moments(mean[:, :, 0], mean[:, :, 1], count),
+    _Moments(whole[:, :, 0], whole[:, :, 1], total),
+  )
 
 
 def _segment(data, rows, segment, num_segments):
@@ -245,13 +259,13 @@ def _source_table(sources, most):
 
 
 def welch_t(mean, square, count, control, control_square, control_count):
-  """Returns Welch's t of each pair against its controls, [pairs, genes].
+  """Returns Welch's t of each pair against its controls, [..., pairs, genes].
 
   Args:
-    mean, square: [pairs, genes] means of the values and of their squares.
-    count: [pairs] cells.
-    control, control_square: [pairs, genes] of each pair's own controls.
-    control_count: [pairs].
+    mean, square: [..., pairs, genes] means of the values and of their squares.
+    count: [..., pairs] cells; one alone adds no noise.
+    control, control_square: [..., pairs, genes] of each pair's own controls.
+    control_count: [..., pairs].
 
   A gene that is constant on both sides gets 0, whatever the constants: no
   spread, no statistic.
@@ -262,7 +276,7 @@ def welch_t(mean, square, count, control, control_square, control_count):
     spread = s - m**2
     # What rounding to float32 leaves where there is no spread.
     spread = np.where(spread <= 1e-6 * s, 0, spread)
-    return spread / (np.maximum(n[:, None], 2) - 1)
+    return spread / (np.maximum(n[..., None], 2) - 1)
 
   noise = variance_of_mean(mean, square, count) + variance_of_mean(
     control, control_square, control_count
@@ -274,9 +288,9 @@ def welch_t(mean, square, count, control, control_square, control_count):
 
 
 def top_mask(t: np.ndarray, count: int) -> np.ndarray:
-  """Returns bool [pairs, genes]: the `count` largest in absolute value."""
-  count = min(count, t.shape[1])
-  order = np.argsort(-np.abs(t), axis=1, kind='stable')[:, :count]
+  """Returns bool [..., genes]: the `count` largest in absolute value."""
+  count = min(count, t.shape[-1])
+  order = np.argsort(-np.abs(t), axis=-1, kind='stable')[..., :count]
   mask = np.zeros(t.shape, bool)
-  np.put_along_axis(mask, order, True, axis=1)
+  np.put_along_axis(mask, order, True, axis=-1)
   return mask

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pertjax import checkpoints, evaluate, record, rng, train_step, types
+from pertjax import (
+  checkpoints,
+  evaluate,
+  heldout,
+  record,
+  rng,
+  train_step,
+  types,
+)
 from pertjax import config as config_lib
 from pertjax import loop as loop_lib
 from pertjax.data import statistics
@@ -23,7 +32,8 @@ def train(run: Run) -> None:
     SystemExit: 143 after SIGTERM, once the state is saved.
   """
   members = config_lib.members(run.config)
-  record.write_run(run, members)
+  record.write_run(run)
+  record.write_env(run, members)
   state = train_fleet(run, members)
   score(run, state, record.member_records(members, state))
 
@@ -33,14 +43,14 @@ def score(run: Run, state: types.TrainState, members: list[dict]) -> None:
   keep = record.usable(members)
   params = fit_fleet(run, state)
   parameters = checkpoints.num_parameters(state.params) // len(members)
-  record.write_run(run, members, parameters=parameters)
+  record.write_env(run, members, parameters=parameters)
   evaluate.run(
     run.config,
     run.workdir,
     run.model,
     run.data,
     run.spec,
-    jax.tree.map(lambda x: x[np.asarray(keep)], params),
+    heldout.members(params, keep),
     member_consts(run, state, keep),
     members=keep,
     settings=[record.setting_name(members[k]['overrides']) for k in keep],
@@ -56,15 +66,7 @@ def train_fleet(run: Run, members: list[dict]) -> types.TrainState:
   total = train_step.total_steps(phases)
   chunk = config.train.chunk
   plan = [p for p in phases for _ in range(p.steps // chunk)]
-  hyper = {
-    key: jnp.asarray([m['overrides'][key] for m in members], jnp.float32)
-    for key in members[0]['overrides']
-  }
-  seeds = [m['seed'] for m in members]
-
-  def init():
-    return train_step.init_fleet(model, config, seeds, hyper, model.consts)
-
+  init = _fleet(run, members)
   folder = run.workdir / 'ckpt'
   found = checkpoints.restore_latest(folder, jax.eval_shape(init), console.say)
   if found is None:
@@ -86,14 +88,23 @@ def train_fleet(run: Run, members: list[dict]) -> types.TrainState:
     loop.close()
 
 
+def _fleet(run: Run, members: list[dict]) -> Callable[[], types.TrainState]:
+  """Returns what builds the state of the fleet before its first step."""
+  hyper = {
+    key: jnp.asarray([m['overrides'][key] for m in members], jnp.float32)
+    for key in members[0]['overrides']
+  }
+  return lambda: train_step.init_fleet(
+    run.model, run.config, [m['seed'] for m in members], hyper, run.model.consts
+  )
+
+
 def member_consts(
   run: Run, state: types.TrainState, keep: list[int]
 ) -> list[types.Consts]:
   """Returns the model's arrays as each member saw them."""
   return [
-    train_step.with_hyper(
-      run.model.consts, {k: v[m] for k, v in state.hyper.items()}
-    )
+    train_step.with_hyper(run.model.consts, heldout.member(state.hyper, m))
     for m in keep
   ]
 
@@ -119,9 +130,9 @@ def fit_fleet(run: Run, state: types.TrainState) -> types.Params:
 
   fitted = [
     fit(
-      jax.tree.map(lambda x, k=k: x[k], params),
+      heldout.member(params, k),
       state.key[k],
-      {name: v[k] for name, v in state.hyper.items()},
+      heldout.member(state.hyper, k),
       data,
       run.model.consts,
     )
@@ -140,25 +151,12 @@ def restore_state(run: Run, step: int = -1) -> tuple[types.TrainState, list]:
   Raises:
     ValueError: if there is none, naming those there are.
   """
-  config = run.config
-  members = config_lib.members(config)
-  hyper = {
-    key: jnp.zeros(len(members), jnp.float32) for key in members[0]['overrides']
-  }
-  abstract = jax.eval_shape(
-    lambda: train_step.init_fleet(
-      run.model, config, [m['seed'] for m in members], hyper, run.model.consts
-    )
-  )
-  folder = run.workdir / 'ckpt'
+  members = config_lib.members(run.config)
+  init = _fleet(run, members)
   if not run.model.losses:
-    hyper = {
-      k: jnp.asarray([m['overrides'][k] for m in members]) for k in hyper
-    }
-    state = train_step.init_fleet(
-      run.model, config, [m['seed'] for m in members], hyper, run.model.consts
-    )
+    state = init()
     return state, record.member_records(members, state)
+  folder, abstract = run.workdir / 'ckpt', jax.eval_shape(init)
   if step < 0:
     found = checkpoints.restore_latest(folder, abstract, run.console.say)
     if found is None:
@@ -168,7 +166,7 @@ def restore_state(run: Run, step: int = -1) -> tuple[types.TrainState, list]:
       )
     state, _ = found
   else:
-    chunk = config.train.chunk
+    chunk = run.config.train.chunk
     there = [s * chunk for s in checkpoints.steps(folder)]
     if step not in there:
       raise ValueError(

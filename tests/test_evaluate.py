@@ -220,6 +220,14 @@ def test_without_effects_everything_reads_chance():
       assert abs(pearson) < 0.08, (model.name, aggregate, pearson)
       rank = model.values[aggregate, 'all', 'cosine_rank'].mean()
       assert abs(rank - 0.5) < 0.15, (model.name, aggregate, rank)
+      # A correlation over 20 genes has an error of 19**-0.5. Pairs share the
+      # noise of 150 controls, beside that of 10 cells of their own: a sixteenth
+      # of the variance. Three standard errors of their mean are 0.2; genes that
+      # the truth itself had chosen would give the ceiling 0.5.
+      bound = 3 * np.sqrt((1 / 40 + 1 / 16) / 19)
+      for name in ('pearson', 'cosine'):
+        top = model.values[aggregate, 'top20', name].mean()
+        assert abs(top) < bound, (model.name, aggregate, name, top)
 
 
 def test_the_published_convention_rewards_the_noise_of_the_controls():
@@ -473,3 +481,5 @@ def test_members_of_a_tree():
   tree = {'a': jnp.arange(6).reshape(3, 2)}
   found = jax.tree.map(np.asarray, heldout.member(tree, 2))
   np.testing.assert_array_equal(found['a'], [4, 5])
+  found = jax.tree.map(np.asarray, heldout.members(tree, [2, 0]))
+  np.testing.assert_array_equal(found['a'], [[4, 5], [0, 1]])

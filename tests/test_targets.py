@@ -263,16 +263,50 @@ def test_a_constant_gene_has_no_statistic():
   np.testing.assert_array_equal(t, np.zeros((1, 4)))
 
 
-def test_top_genes_are_the_largest_statistics(screen):
+def _top_of(cells, controls, count=4):
+  t = stats.ttest_ind(cells, controls, equal_var=False).statistic
+  return set(np.argsort(-np.abs(t))[:count])
+
+
+def test_top_genes_of_all_are_the_largest_statistics(screen):
+  data, spec = screen
+  truth = targets.make(_config(truth='all'), data, spec)
+  values = _values(data)
+  assert truth.top_genes.shape == (1, 6, 12)
+  for p, (c, g) in enumerate(zip(truth.condition, truth.group)):
+    expected = _top_of(
+      values[_members(data, spec, types.TEST, c, g)],
+      values[_members(data, spec, types.TEST, 0, g)],
+    )
+    assert set(np.flatnonzero(truth.top_genes[0, p])) == expected
+
+
+def test_top_genes_of_a_half_are_chosen_by_the_other(screen):
   data, spec = screen
   truth = targets.make(_config(), data, spec)
   values = _values(data)
+  random = np.random.Generator(np.random.Philox(0))
+  order = random.permutation(len(values))
+  assert truth.top_genes.shape == (2, 6, 12)
+
+  def sides(condition, group):
+    own = _members(data, spec, types.TEST, condition, group)
+    own = own[np.argsort(order[own])]
+    return values[own[: len(own) // 2]], values[own[len(own) // 2 :]]
+
   for p, (c, g) in enumerate(zip(truth.condition, truth.group)):
-    own = values[_members(data, spec, types.TEST, c, g)]
-    control = values[_members(data, spec, types.TEST, 0, g)]
-    t = stats.ttest_ind(own, control, equal_var=False).statistic
-    expected = set(np.argsort(-np.abs(t))[:4])
-    assert set(np.flatnonzero(truth.top_genes[p])) == expected
+    cells, controls = sides(c, g), sides(0, g)
+    for v in range(2):
+      np.testing.assert_allclose(
+        truth.observed[v, p], cells[v].mean(0), rtol=1e-5
+      )
+      found = set(np.flatnonzero(truth.top_genes[v, p]))
+      assert found == _top_of(cells[1 - v], controls[1 - v])
+  assert (truth.top_genes[0] != truth.top_genes[1]).any()
+  # What the ceiling is scored on does not depend on the mode.
+  for mode in ('halves', 'all'):
+    other = targets.make(_config(truth=mode), data, spec)
+    np.testing.assert_array_equal(other.replicate_genes, truth.top_genes)
 
 
 def test_top_mask():
