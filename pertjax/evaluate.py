@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from pertjax import heldout, leaderboard, metrics, targets, types
+from pertjax import (
+  calibration,
+  heldout,
+  leaderboard,
+  metrics,
+  scoring,
+  targets,
+  types,
+)
 from pertjax.data import arrays, predictions
-
-CEILING = 'ceiling'
-
-
-class Scored(NamedTuple):
-  """The values of one model.
-
-  Attributes:
-    name: for tables.
-    members: [members] numbers; (-1,) for closed forms.
-    values: {(aggregate, genes, metric): float [members, pairs]}.
-    means: float32 [pairs, genes]; predicted, averaged over members; None for
-      the ceiling.
-  """
-
-  name: str
-  members: tuple[int, ...]
-  values: dict[tuple[str, str, str], np.ndarray]
-  means: np.ndarray | None
+from pertjax.metrics import certificate
 
 
 def metric_versions() -> dict[str, str]:
@@ -126,12 +114,13 @@ def run(
       [members[k] for k in chosen],
     )
     predictions.write_predictions(workdir / 'predictions.h5ad', **cells)
-  return finish(config, workdir, spec, truth, entries, say=say)
+  return finish(config, workdir, data, spec, truth, entries, say=say)
 
 
 def finish(
   config,
   workdir: pathlib.Path,
+  data: arrays.PerturbArrays,
   spec: types.DataSpec,
   truth: targets.Targets,
   entries: Sequence[heldout.Predicted],
@@ -139,93 +128,22 @@ def finish(
   say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
   """Scores all and the ceiling, writes the tables, prints the leaderboard."""
-  scored = score_with_ceiling(config, truth, entries)
+  scored = scoring.score_with_ceiling(config, truth, entries)
   folder = workdir / 'eval'
   leaderboard.write_metrics(folder / 'metrics.csv', config, spec, truth, scored)
   rows = leaderboard.summarise(config, truth, scored)
-  leaderboard.write_summary(folder / 'summary.csv', rows)
+  leaderboard.write_rows(
+    folder / 'summary.csv', leaderboard.SUMMARY_COLUMNS, rows
+  )
+  calibrated = calibration.lines(config, data, spec, truth, say=say)
+  if calibrated:
+    leaderboard.write_rows(
+      folder / 'certificate.csv', certificate.FIELDS, calibrated
+    )
   _write_profiles(folder / 'profiles.npz', spec, truth, scored)
   for line in leaderboard.lines(config, rows):
     say(line)
   return rows
-
-
-def score(
-  config, truth: targets.Targets, entries: Sequence[heldout.Predicted]
-) -> list[Scored]:
-  """Computes every metric of every model, in one program.
-
-  In a table of halves a value is the mean over both; where one of them is not
-  defined, neither is the mean.
-  """
-  stacked = np.concatenate([e.means for e in entries])
-  controls = np.concatenate(
-    [
-      np.repeat(
-        (truth.source_mean if e.control is None else e.control)[None],
-        len(e.members),
-        axis=0,
-      )
-      for e in entries
-    ]
-  )
-  # A prediction that is not there has no rank either, though it sorts last.
-  missing = np.isnan(stacked).any((1, 3))
-  values: dict[tuple[str, str, str], np.ndarray] = {}
-  for v in range(stacked.shape[1]):
-    table = metrics.table(
-      jnp.asarray(stacked[:, v]),
-      jnp.asarray(truth.observed[v]),
-      jnp.asarray(truth.control[v][truth.group]),
-      predicted_control=jnp.asarray(controls[:, v][:, truth.group]),
-      groups=jnp.asarray(truth.group, jnp.int32),
-      gene_masks={
-        'all': None,
-        f'top{config.eval.top_genes}': jnp.asarray(truth.top_genes[v]),
-      },
-      rank_denominator=config.eval.rank_denominator,
-      r2_swapped=config.eval.r2_swapped,
-    )
-    for key, value in table.items():
-      value = np.where(missing, np.nan, value)
-      values[key] = values.get(key, 0.0) + value / stacked.shape[1]
-  ends = np.cumsum([len(e.members) for e in entries])
-  return [
-    Scored(
-      e.name,
-      e.members,
-      {k: x[end - len(e.members) : end] for k, x in values.items()},
-      e.means.mean((0, 1)) if e.shown else None,
-    )
-    for e, end in zip(entries, ends)
-  ]
-
-
-def score_with_ceiling(
-  config, truth: targets.Targets, entries: Sequence[heldout.Predicted]
-) -> list[Scored]:
-  """Scores every model and the replicate ceiling.
-
-  The ceiling is one half of the real cells against the other, both ways round,
-  also where models are scored on all cells: against all of them, half of its
-  own truth would be its own cells. Its top genes are those of halves as well.
-  """
-  ceiling = heldout.Predicted(
-    CEILING,
-    (-1,),
-    truth.replicate[::-1][None],
-    truth.replicate_control[::-1],
-    shown=False,
-  )
-  if truth.observed.shape[0] == 2:
-    return score(config, truth, [*entries, ceiling])
-  halves = dataclasses.replace(
-    truth,
-    observed=truth.replicate,
-    control=truth.replicate_control,
-    top_genes=truth.replicate_genes,
-  )
-  return [*score(config, truth, entries), *score(config, halves, [ceiling])]
 
 
 def _write_profiles(path, spec, truth, scored) -> None:

@@ -132,15 +132,17 @@ def _interval(config, values, averaged) -> metrics.Interval:
   )
 
 
-def write_summary(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-  """Writes eval/summary.csv."""
+def write_rows(
+  path: pathlib.Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+  """Writes a table of eval/: the columns named, a line for each row."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator='\n')
-  writer.writerow(SUMMARY_COLUMNS)
+  writer.writerow(columns)
   for row in rows:
     writer.writerow(
       _number(v) if isinstance(v, (float, np.floating)) else v
-      for v in (row[c] for c in SUMMARY_COLUMNS)
+      for v in (row[c] for c in columns)
     )
   writers.write_text(path, buffer.getvalue())
 

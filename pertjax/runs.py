@@ -125,7 +125,13 @@ def _evaluate_external(config, workdir):
   record.write_run(run)
   record.write_env(run, [], parameters=0)
   evaluate.finish(
-    config, workdir, run.spec, truth, entries, say=run.console.say
+    config,
+    workdir,
+    run.data,
+    run.spec,
+    truth,
+    entries,
+    say=run.console.say,
   )
   _report(run)
 

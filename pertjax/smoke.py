@@ -16,3 +16,4 @@ def shrink(config) -> None:
   config.train.batch_size = min(64, config.train.batch_size)
   config.eval.cells = 64
   config.eval.bootstrap = 200
+  config.eval.certificate = 2

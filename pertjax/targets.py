@@ -43,6 +43,7 @@ class Targets:
     replicate_control: float32 [2, groups, genes], and
     replicate_genes: bool [2, pairs, genes]: the two halves, with the genes that
       the other one chooses, whatever the mode.
+    replicate_t: float32 [2, pairs, genes], Welch's t within each half.
     whole: float32 [pairs, genes], whole_control [groups, genes]: all cells.
     notes: what was left out.
   """
@@ -60,13 +61,29 @@ class Targets:
   replicate: np.ndarray
   replicate_control: np.ndarray
   replicate_genes: np.ndarray
+  replicate_t: np.ndarray
   whole: np.ndarray
   whole_control: np.ndarray
   notes: tuple[str, ...]
 
 
-def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
+def make(
+  config,
+  data: arrays.PerturbArrays,
+  spec: types.DataSpec,
+  *,
+  seed: int | None = None,
+  null: bool = False,
+) -> Targets:
   """Computes the truth of the split that config.eval.split names.
+
+  Args:
+    config: the run's config.
+    data: the dataset.
+    spec: its static facts.
+    seed: of the cut in halves; None for config.eval.seed.
+    null: exchanges the cells of the pairs and controls of each group at random:
+      a truth without any effect, to see what a metric makes of it.
 
   Raises:
     ValueError: if the split has no pair that can be scored.
@@ -75,27 +92,34 @@ def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
   rows, notes = _rows(options, data)
   chosen = _scored(rows, options, spec, notes)
   # One order of all cells: a pair's halves do not depend on the other pairs.
-  random = np.random.Generator(np.random.Philox(options.seed))
+  random = np.random.Generator(
+    np.random.Philox(options.seed if seed is None else seed)
+  )
   order = random.permutation(data.cells.shape[0])
   pair_count, control_count = rows.pair_count[chosen], rows.control_count
   cells = _lists(rows.perturbed, rows.pair_start[chosen], pair_count, order)
   groups = _lists(rows.control, rows.control_start, control_count, order)
-  control_halves = _halves(groups)
   group, condition = rows.pair_group[chosen], rows.pair_condition[chosen]
+  if null:
+    cells, groups = _exchanged(cells, groups, group, random)
+  control_halves = _halves(groups)
   replicate, whole = _moments(data, _halves(cells))
   replicate_control, whole_control = _moments(data, control_halves)
 
-  def top_genes(moments, control):
-    own = (x[:, group] for x in control)
-    return top_mask(welch_t(*moments, *own), options.top_genes)
+  def statistic(moments, control):
+    return welch_t(*moments, *(x[:, group] for x in control))
 
-  replicate_genes = top_genes(replicate, replicate_control)[::-1]
+  def top_genes(t):
+    return top_mask(t, options.top_genes)
+
+  replicate_t = statistic(replicate, replicate_control)
+  replicate_genes = top_genes(replicate_t)[::-1]
   if options.truth == 'halves':
     observed, shown, genes = replicate, replicate_control, replicate_genes
     sources = control_halves[::-1]
   else:
     observed, shown = whole, whole_control
-    genes = top_genes(whole, whole_control)
+    genes = top_genes(statistic(whole, whole_control))
     sources = [groups]
   source, weight = _source_table(sources, options.cells)
   regimes = spec.split.regimes
@@ -116,6 +140,7 @@ def make(config, data: arrays.PerturbArrays, spec: types.DataSpec) -> Targets:
     replicate=replicate.mean.astype(np.float32),
     replicate_control=replicate_control.mean.astype(np.float32),
     replicate_genes=replicate_genes,
+    replicate_t=replicate_t.astype(np.float32),
     whole=whole.mean[0].astype(np.float32),
     whole_control=whole_control.mean[0].astype(np.float32),
     notes=tuple(notes),
@@ -169,6 +194,21 @@ def _lists(rows, start, count, order):
   """Returns the rows of every slice, sorted by the random `order`."""
   slices = [rows[a : a + n] for a, n in zip(start, count)]
   return [s[np.argsort(order[s], kind='stable')] for s in slices]
+
+
+def _exchanged(cells, groups, group, random):
+  """Returns lists of the same lengths, exchanged within each group."""
+  cells, groups = list(cells), list(groups)
+  for g in np.unique(group):
+    pairs = np.flatnonzero(group == g)
+    pool = random.permutation(
+      np.concatenate([groups[g], *(cells[p] for p in pairs)])
+    )
+    sizes = [len(groups[g]), *(len(cells[p]) for p in pairs)]
+    groups[g], *parts = np.split(pool, np.cumsum(sizes)[:-1])
+    for p, part in zip(pairs, parts):
+      cells[p] = part
+  return cells, groups
 
 
 def _halves(lists):

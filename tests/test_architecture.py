@@ -24,9 +24,9 @@ ROWS = (
   ('losses', 'data', 'metrics', 'models', 'report'),
   ('optimizers', 'parallel'),
   (
-    'train_step', 'targets', 'leaderboard', 'heldout', 'evaluate', 'external',
-    'predict', 'checkpoints', 'writers', 'config', 'record', 'loop',
-    'smoke',
+    'train_step', 'targets', 'scoring', 'calibration', 'leaderboard', 'heldout',
+    'evaluate', 'external', 'predict', 'checkpoints', 'writers', 'config',
+    'record', 'loop', 'smoke',
   ),
   ('train',),
   ('runs',),

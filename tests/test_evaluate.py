@@ -16,6 +16,7 @@ from pertjax import (
   heldout,
   leaderboard,
   metrics,
+  scoring,
   targets,
   types,
 )
@@ -65,7 +66,7 @@ _WIDTH = 5
 def _score(config, truth, *entries):
   rest = _WIDTH - sum(len(e.members) for e in entries)
   filler = _entry(np.repeat(entries[0].means[:1], rest, 0), 'x', (0,) * rest)
-  return evaluate.score(config, truth, [*entries, filler])[:-1]
+  return scoring.score(config, truth, [*entries, filler])[:-1]
 
 
 def _entry(means, name='some', members=(0,), control=None):
@@ -211,7 +212,7 @@ def test_without_effects_everything_reads_chance():
   start = np.asarray(data.cells.values)[spec.split.cells == types.TRAIN]
   constant = np.broadcast_to(start.mean(0), entries[0].means.shape)
   entries += [_entry(constant, 'constant')] * 2
-  scored = evaluate.score_with_ceiling(config, truth, entries)
+  scored = scoring.score_with_ceiling(config, truth, entries)
   assert {s.name for s in scored} == {'mean', 'additive', 'constant', 'ceiling'}
   for model in scored:
     for aggregate in ('delta', 'logfc'):
@@ -254,7 +255,7 @@ def test_the_ceiling_of_strong_effects_is_high(screen):
     config = _config(truth=mode)
     truth = targets.make(config, data, spec)
     entry = _entry(truth.observed[None])
-    *_, ceiling = evaluate.score_with_ceiling(config, truth, [entry] * 4)
+    *_, ceiling = scoring.score_with_ceiling(config, truth, [entry] * 4)
     assert (ceiling.name, ceiling.members) == ('ceiling', (-1,))
     assert ceiling.means is None
     seen.append(ceiling.values)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pertjax import config as config_lib
-from pertjax import evaluate, leaderboard, metrics
+from pertjax import leaderboard, metrics, scoring
 
 KEYS = (
   ('delta', 'all', 'pearson'),
@@ -35,7 +35,7 @@ def _config(**changes):
 def _scored(name, values, members=(-1,)):
   """Returns a Scored with `values` [members, pairs] under every key."""
   values = np.float32(values).reshape(len(members), -1)
-  return evaluate.Scored(name, members, {k: values for k in KEYS}, None)
+  return scoring.Scored(name, members, {k: values for k in KEYS}, None)
 
 
 def _find(rows, **wanted):
@@ -155,7 +155,7 @@ def test_summary_csv_reads_back(tmp_path, random_scores):
     _config(), Truth(REGIMES), [_scored('m', random_scores, (0, 1, 4))]
   )
   path = tmp_path / 'summary.csv'
-  leaderboard.write_summary(path, rows)
+  leaderboard.write_rows(path, leaderboard.SUMMARY_COLUMNS, rows)
   with path.open(newline='') as file:
     found = list(csv.DictReader(file))
   assert tuple(found[0]) == leaderboard.SUMMARY_COLUMNS

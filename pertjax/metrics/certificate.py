@@ -121,8 +121,8 @@ def certificate(
       scored(f'null {k + 1} of {splits}', cut, stand_ins.replicate(cut))
     )
   return [
-    _line(
-      convention,
+    line(
+      convention.name,
       convention.column(name),
       base.chance_of(convention.column(name), problem),
       {key: found[name] for key, found in values.items()},
@@ -157,12 +157,34 @@ def dynamic_range(
   return float(np.clip(sign * (positive - negative) / (reach + 1e-6), -1, 1))
 
 
-def _line(convention, column, chance, values, ceilings, nulls, seed):
+def line(
+  convention: str,
+  column: base.Column,
+  chance: float | None,
+  values: Mapping[str, np.ndarray | base.Panel],
+  ceilings: Sequence[np.ndarray | base.Panel],
+  nulls: Sequence[np.ndarray | base.Panel],
+  seed: int,
+) -> dict[str, Any]:
+  """Makes the line of one column; see `certificate`.
+
+  Args:
+    convention: its name.
+    column: what is calibrated.
+    chance: its chance value here; None where unknown.
+    values: of 'control', 'perturbed_mean' and, where it was made,
+      'interpolated'.
+    ceilings: of the replicate, one for each cut; the first is the technical
+      duplicate.
+    nulls: the same without effects.
+    seed: of the bootstrap.
+  """
+
   def mean(key):
     return mean_of(values[key]) if key in values else math.nan
 
-  line = {
-    'convention': convention.name,
+  out = {
+    'convention': convention,
     'metric': column.name,
     'version': column.version,
     'direction': column.direction,
@@ -188,10 +210,10 @@ def _line(convention, column, chance, values, ceilings, nulls, seed):
   null_mean, null_low, null_high = _interval(null)
   # Against the mean there is no correlation of effects with the mean itself;
   # there the control is the worse end.
-  negative = line['perturbed_mean']
+  negative = out['perturbed_mean']
   if math.isnan(negative):
-    negative = line['control']
-  line |= {
+    negative = out['control']
+  out |= {
     'ceiling': ceiling,
     'ceiling_low': low,
     'ceiling_high': high,
@@ -200,15 +222,15 @@ def _line(convention, column, chance, values, ceilings, nulls, seed):
     'null_high': null_high,
     'dynamic_range': dynamic_range(column, ceiling, negative),
     'dynamic_range_interpolated': dynamic_range(
-      column, line['interpolated'], negative
+      column, out['interpolated'], negative
     ),
     'bound_discrimination': _wins(
       column, ceilings[0], values['perturbed_mean'], values['control']
     ),
     'conditions': used,
   }
-  line['verdict'] = _verdict(column, line)
-  return {key: line[key] for key in FIELDS}
+  out['verdict'] = _verdict(column, out)
+  return {key: out[key] for key in FIELDS}
 
 
 def _nanmean(values: np.ndarray) -> np.ndarray:

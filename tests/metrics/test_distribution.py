@@ -486,9 +486,8 @@ def test_wasserstein_1d_of_a_shift():
   found = transport.wasserstein_1d(x, x[::-1] + np.float32([1, 2, 6]))
   testing.assert_allclose(found, 3, rtol=1e-5)
   with pytest.raises(ValueError, match='50000 x 50000'):
-    jax.eval_shape(
-      transport.wasserstein_1d, *[jax.ShapeDtypeStruct((50000, 1), jnp.float32)] * 2
-    )
+    many = jax.ShapeDtypeStruct((50000, 1), jnp.float32)
+    jax.eval_shape(transport.wasserstein_1d, many, many)
 
 
 # ----------------------------------------------------------------------------
