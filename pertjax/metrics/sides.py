@@ -78,13 +78,11 @@ class Side:
   def variance(self) -> np.ndarray:
     """Population variances (over n), float64 [num_labels, genes].
 
-    In two passes: the squares are of the differences from the overall mean,
-    so that a small spread around a large level keeps its digits.
+    The mean square less the square of the mean: squares of sparse data stay
+    sparse, and float64 holds seven digits more than the data have.
     """
     if self.parent is not None:
       return self.parent.variance[self.chosen]
-    # Squares of sparse data stay sparse; float64 holds seven digits more than
-    # log-normalised data have.
     square = _over(total(self, np.square), self.sizes)
     spread = square - np.square(self.mean)
     # What rounding leaves of a gene without spread.
