@@ -27,7 +27,17 @@ _CORE = [
   'tensorboardX>=2.6',
   'tqdm>=4.66',
 ]
+_DE = [
+  # Its kernels are called, which are no public interface.
+  'illico>=0.6,<0.7',
+  # illico 0.6 imports it and does not ask for it.
+  'statsmodels>=0.14',
+]
+_CLUSTERING = ['igraph>=0.11']
 _DEV = [
+  # The tests compare every engine that there is.
+  *_CLUSTERING,
+  *_DE,
   'beartype>=0.19',
   'chex>=0.1.90',
   'jaxtyping>=0.3',
@@ -51,5 +61,10 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['pertjax', 'pertjax.*']),
   package_data={'pertjax.report': ['*.html', '*.css', '*.js']},
   install_requires=_CORE,
-  extras_require={'dev': _DEV, 'gpu': ['jax[cuda12]>=0.10,<0.13']},
+  extras_require={
+    'clustering': _CLUSTERING,
+    'de': _DE,
+    'dev': _DEV,
+    'gpu': ['jax[cuda12]>=0.10,<0.13'],
+  },
 )

@@ -1,8 +1,12 @@
 """Metrics of predicted perturbation effects: a library of its own.
 
-Arrays in, arrays out: every function is pure and can be jitted, vmapped and
-used outside of a run. `registry` knows them by name; `table` computes them for
-all conditions of all models at once.
+For arrays: every function is pure and can be jitted, vmapped and used in a
+loss. `get` knows them by name, `table` computes them for all conditions of all
+models at once, `de` tests every gene of every condition.
+
+For AnnData and h5ad files: `score` in anybody's convention, `certify` and
+`red_team` of a dataset, `compare` of models, `translate` between conventions.
+These are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pertjax.metrics import intervals, pseudobulk, ranks, registry
+from pertjax.metrics.differential import benjamini_hochberg, de
 from pertjax.metrics.intervals import Interval, bootstrap, hierarchical
 from pertjax.metrics.pseudobulk import (
   cosine,
@@ -42,8 +47,10 @@ __all__ = [
   'TABLE_METRICS',
   'Interval',
   'Metric',
+  'benjamini_hochberg',
   'bootstrap',
   'cosine',
+  'de',
   'delta',
   'get',
   'group_means',
@@ -73,6 +80,9 @@ __all__ = [
   'variation',
 ]
 
+# From `anndata`, which needs pandas and more: not before somebody asks.
+_LATER = ('certify', 'compare', 'red_team', 'score', 'translate')
+
 AGGREGATES = ('average', 'delta', 'logfc')
 TABLE_METRICS = (
   'rmse',
@@ -87,6 +97,16 @@ TABLE_METRICS = (
 # Genes are gathered where a mask has less than one in so many of them; from
 # there on products are faster.
 _FEW = 8
+
+
+def __getattr__(name: str):
+  """Loads what reads AnnData when it is asked for."""
+  if name in _LATER:
+    from pertjax.metrics import anndata
+
+    return getattr(anndata, name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
 
 Table = dict[tuple[str, str, str], Array]
 

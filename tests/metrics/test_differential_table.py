@@ -13,7 +13,7 @@ import pytest
 from numpy import testing
 from scipy import special, stats
 
-from pertjax.metrics.differential import rank_counts, tails
+from pertjax.metrics.differential import checks, rank_counts, tails
 from pertjax.metrics.differential import table as de_lib
 
 NUM_CONDITIONS = 6
@@ -189,7 +189,7 @@ def test_signs_of_zero_tie_and_nan_stays_in_its_gene_and_group():
 # How it is computed changes nothing.
 
 
-@pytest.mark.parametrize('method', de_lib.METHODS)
+@pytest.mark.parametrize('method', checks.METHODS)
 def test_jit_is_eager(method):
   values, condition = draw()
   options = {'num_conditions': NUM_CONDITIONS, 'method': method}

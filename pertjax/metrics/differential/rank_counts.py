@@ -1,7 +1,7 @@
 """Exact rank counts of every condition against the control, gene by gene.
 
-The rank test of `de` needs two integers for each condition and gene, over the
-cells of the condition and the control taken together:
+The rank test of `table` needs two integers for each condition and gene, over
+the cells of the condition and the control taken together:
 
   D = sum over the condition's cells of (#control below - #control above)
   S = n^3 - sum over distinct values of t^3, where t cells share the value
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
   Attributes:
     difference: int32, D above.
-    untied: float32 or wider, S above.
+    untied: S above; float64 where JAX's x64 mode is on, else float32.
   """
 
   difference: Array
@@ -170,7 +170,7 @@ def _count_block(
   n, t = together.astype(jnp.float32), tied.astype(jnp.float32)
   rest = (together - tied).astype(jnp.float32)
   rough = rest * (n * n + n * t + t * t) - rough - rough[:, :1]
-  dtype = cells.dtype
+  dtype = jax.dtypes.canonicalize_dtype(np.float64)
   exact = exact.astype(dtype)
   words = jnp.round((rough.astype(dtype) - exact) / _WORD)
   untied = jnp.maximum(words * _WORD + exact, 0)

@@ -13,6 +13,7 @@ n0 of the control, n of both and ties of t cells:
 
 p is 1 where s is 0. U and s^2 come from integers (`rank_counts`): U is exact
 while it fits the float type, 2^24 in float32, and z is right beyond.
+`engines.de` is the front door for NumPy and sparse matrices, in float64.
 
 'welch', the t test with unequal variances (Welch, Biometrika 34, 1947).
 
@@ -30,12 +31,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pertjax.metrics import pseudobulk, registry
-from pertjax.metrics.differential import rank_counts, tails
+from pertjax.metrics import pseudobulk
+from pertjax.metrics.differential import checks, rank_counts, tails
 from pertjax.types import Array
-
-METHODS = ('wilcoxon', 'welch')
-MEANS = ('geometric', 'arithmetic')
 
 _LOG10 = math.log(10)
 
@@ -105,14 +103,20 @@ def _spread(mask: Array, shape: tuple[int, ...]) -> Array:
 # The tests: statistic, z, df, log10 p from sums over cells.
 
 
-def _wilcoxon(
+def rank_tests(
   counts: rank_counts.Counts,
   sizes: Array,
   *,
   tie_correct: Array,
   continuity: Array,
 ) -> tuple[Array, ...]:
-  """Returns statistic, z, df, p and natural log p."""
+  """Returns statistic, z, df, p and natural log p of the rank test.
+
+  Args:
+    counts: of `rank_counts.count`.
+    sizes: int [conditions].
+    tie_correct, continuity: as in `de`.
+  """
   dtype = counts.untied.dtype
   n1, n0 = (x.astype(dtype)[:, None] for x in (sizes, sizes[:1]))
   n, pairs = n1 + n0, n1 * n0
@@ -130,8 +134,10 @@ def _wilcoxon(
   ) + tuple(jnp.where(empty, jnp.nan, x) for x in (p, log_p))
 
 
-def _welch(mean: Array, variance: Array, sizes: Array) -> tuple[Array, ...]:
-  """Returns statistic, z, df, p and natural log p.
+def welch_tests(
+  mean: Array, variance: Array, sizes: Array
+) -> tuple[Array, ...]:
+  """Returns statistic, z, df, p and natural log p of Welch's test.
 
   Args:
     mean: [conditions, genes].
@@ -174,107 +180,50 @@ def log2_fold_change(
   return jnp.where(above == below, 0, jnp.log2(above) - jnp.log2(below))
 
 
-def cpm_mask(
-  values: Array,
-  condition: Array,
-  *,
-  num_conditions: int,
-  threshold: float,
-  logarithmic: bool,
-) -> Array:
+def cpm_mask(linear: Array, *, threshold: float, on: str = 'either') -> Array:
   """Says which genes have more than `threshold` pooled counts per million.
 
   Args:
-    values: [cells, genes].
-    condition: int [cells].
-    num_conditions: static.
-    threshold: a gene is left out where condition and control are both at or
-      below it.
-    logarithmic: values are log1p; expm1 is taken first.
+    linear: [conditions, genes] means or sums of values that add up (no logs).
+    threshold: a gene at or below it is left out.
+    on: 'either', where both condition and control are (pdex); or 'control',
+      where the control is (cell-eval2, VCC 2026).
 
   Returns:
-    bool [conditions, genes].
+    bool [conditions, genes]; no gene is above where a total is not finite.
   """
-  linear = jnp.expm1(values) if logarithmic else values
-  pooled = pseudobulk.group_means(linear, condition, num_groups=num_conditions)
-  pooled = pooled * (1e6 / jnp.sum(pooled, axis=1, keepdims=True))
-  return (pooled > threshold) | (pooled[:1] > threshold)
+  above = linear * (1e6 / jnp.sum(linear, axis=1, keepdims=True)) > threshold
+  if on == 'control':
+    return jnp.broadcast_to(above[:1], above.shape)
+  return above | above[:1]
 
 
-def _check(values, condition, num_conditions, method, mean, gene_mask) -> None:
-  registry.check_choice('method', method, METHODS)
-  registry.check_choice('mean', mean, MEANS)
-  if jnp.ndim(values) != 2 or jnp.shape(condition) != jnp.shape(values)[:1]:
-    raise ValueError(
-      'values must be [cells, genes] and condition [cells], found '
-      f'{jnp.shape(values)} and {jnp.shape(condition)}'
-    )
-  genes = jnp.shape(values)[1]
-  if not genes:
-    raise ValueError(f'values has no genes: {jnp.shape(values)}')
-  if num_conditions < 2:
-    raise ValueError(
-      f'num_conditions is {num_conditions}; the control and at least one more '
-      'are needed'
-    )
-  shapes = ((genes,), (num_conditions, genes))
-  if gene_mask is not None and jnp.shape(gene_mask) not in shapes:
-    raise ValueError(
-      f'gene_mask has shape {jnp.shape(gene_mask)}; allowed: {shapes[0]} or '
-      f'{shapes[1]}'
-    )
-  if isinstance(condition, jax.core.Tracer):
-    return
-  condition = np.asarray(condition)
-  inside = condition[(condition >= 0) & (condition < num_conditions)]
-  sizes = np.bincount(inside, minlength=num_conditions).astype(np.int64)
-  if not sizes[0]:
-    raise ValueError('condition has no cell of the control (0)')
-  if method == 'wilcoxon' and sizes[0] * sizes[1:].max() >= 2**31:
-    raise ValueError(
-      f'{sizes[0]} control cells and {sizes[1:].max()} of one condition: their '
-      'product must stay below 2^31 for exact ranks; draw fewer control cells'
-    )
-
-
-@functools.partial(jax.jit, static_argnames=('num_conditions', 'mean'))
-def _table(
-  values: Array,
-  condition: Array,
-  counts: rank_counts.Counts | None,
+def fill(
+  results: tuple[Array, ...],
+  means: Array,
+  linear: Array | None,
   gene_mask: Array | None,
   *,
-  num_conditions: int,
   mean: str,
   pseudocount: float,
-  tie_correct: bool,
-  continuity: bool,
   cpm_filter: float | None,
+  cpm_filter_on: str,
 ) -> DE:
-  """Fills the table: with counts the rank test, with None Welch's."""
-  values = values.astype(pseudobulk.wide(values))
-  groups = {'groups': condition, 'num_groups': num_conditions}
-  means = pseudobulk.group_means(values, **groups)
-  _, _, sizes = rank_counts.arrange(condition, num_conditions=num_conditions)
-  if counts is not None:
-    results = _wilcoxon(
-      counts, sizes, tie_correct=tie_correct, continuity=continuity
-    )
-  else:
-    variance = pseudobulk.group_variances(values, **groups)
-    results = _welch(means, variance, sizes)
+  """Fills the table from tests and means.
+
+  Args:
+    results: statistic, z, df, p and natural log p, [conditions, genes].
+    means: [conditions, genes] of the values as they are; where those are not
+      finite the results become NaN.
+    linear: means of the values without logarithm, for the CPM filter.
+    gene_mask, mean, pseudocount, cpm_filter, cpm_filter_on: as in `de`.
+  """
   known = jnp.isfinite(means) & jnp.isfinite(means[:1])
-  known &= (jnp.arange(num_conditions) > 0)[:, None]
+  known &= (jnp.arange(len(means)) > 0)[:, None]
   statistic, z, df, p, log_p = (jnp.where(known, x, jnp.nan) for x in results)
   tested = None if gene_mask is None else _spread(gene_mask, p.shape)
   if cpm_filter is not None:
-    enough = cpm_mask(
-      values,
-      condition,
-      num_conditions=num_conditions,
-      threshold=cpm_filter,
-      logarithmic=mean == 'geometric',
-    )
+    enough = cpm_mask(linear, threshold=cpm_filter, on=cpm_filter_on)
     tested = enough if tested is None else tested & enough
   level = jnp.expm1(means) if mean == 'geometric' else means
   level_0 = jnp.broadcast_to(level[:1], level.shape)
@@ -291,6 +240,52 @@ def _table(
   )
 
 
+@functools.partial(
+  jax.jit, static_argnames=('num_conditions', 'mean', 'cpm_filter_on')
+)
+def _table(
+  values: Array,
+  condition: Array,
+  counts: rank_counts.Counts | None,
+  gene_mask: Array | None,
+  *,
+  num_conditions: int,
+  mean: str,
+  pseudocount: float,
+  tie_correct: bool,
+  continuity: bool,
+  cpm_filter: float | None,
+  cpm_filter_on: str,
+) -> DE:
+  """Makes the table: with counts of the rank test, with None of Welch's."""
+  values = values.astype(pseudobulk.wide(values))
+  groups = {'groups': condition, 'num_groups': num_conditions}
+  means = pseudobulk.group_means(values, **groups)
+  _, _, sizes = rank_counts.arrange(condition, num_conditions=num_conditions)
+  if counts is not None:
+    results = rank_tests(
+      counts, sizes, tie_correct=tie_correct, continuity=continuity
+    )
+  else:
+    variance = pseudobulk.group_variances(values, **groups)
+    results = welch_tests(means, variance, sizes)
+  linear = None
+  if cpm_filter is not None:
+    linear = means
+    if mean == 'geometric':
+      linear = pseudobulk.group_means(jnp.expm1(values), **groups)
+  return fill(
+    results,
+    means,
+    linear,
+    gene_mask,
+    mean=mean,
+    pseudocount=pseudocount,
+    cpm_filter=cpm_filter,
+    cpm_filter_on=cpm_filter_on,
+  )
+
+
 def de(
   values: Array,
   condition: Array,
@@ -303,6 +298,7 @@ def de(
   continuity: bool = True,
   gene_mask: Array | None = None,
   cpm_filter: float | None = None,
+  cpm_filter_on: str = 'either',
 ) -> DE:
   """Tests every gene of every condition against the control.
 
@@ -325,7 +321,9 @@ def de(
     gene_mask: bool [genes] or [conditions, genes]; False leaves a gene out of
       the false discovery rate.
     cpm_filter: leaves out, too, the genes whose pooled counts per million are
-      at or below it in both groups (after expm1 with the geometric mean).
+      at or below it (after expm1 with the geometric mean).
+    cpm_filter_on: 'either' keeps a gene that condition or control has more of;
+      'control' one that the control has.
 
   Returns:
     DE. NaN, not 1, for a condition without cells, Welch with one cell, and
@@ -335,7 +333,18 @@ def de(
     ValueError: for shapes, names or sizes that do not fit; what depends on the
       values of `condition` is not seen under jit.
   """
-  _check(values, condition, num_conditions, method, mean, gene_mask)
+  checks.check_shapes(jnp.shape(values), jnp.shape(condition))
+  checks.check_options(
+    num_conditions=num_conditions,
+    num_genes=jnp.shape(values)[1],
+    method=method,
+    mean=mean,
+    gene_mask=gene_mask,
+    cpm_filter_on=cpm_filter_on,
+  )
+  if not isinstance(condition, jax.core.Tracer):
+    sizes = checks.count_cells(np.asarray(condition), num_conditions)
+    checks.check_sizes(sizes, pairs=method == 'wilcoxon')
   values, condition = jnp.asarray(values), jnp.asarray(condition)
   counts = None
   if method == 'wilcoxon':
@@ -351,4 +360,5 @@ def de(
     tie_correct=tie_correct,
     continuity=continuity,
     cpm_filter=cpm_filter,
+    cpm_filter_on=cpm_filter_on,
   )

@@ -14,7 +14,7 @@ import numpy as np
 from pertjax.types import Array
 
 # Degrees of freedom from which the t tail goes by the normal one, in its middle
-# and everywhere.
+# and up to t = sqrt(df).
 _ENOUGH, _MANY = 10.0, 100.0
 
 # Where the middle ends, steps of the continued fraction beyond, and points of
@@ -55,14 +55,15 @@ def student(t: Array, df: Array) -> tuple[Array, Array]:
   logarithms that cannot underflow. Before, it is 1 less the integral of the
   density (Gauss-Legendre): `jax.scipy.special.betainc` loses digits with many
   degrees of freedom (4e-4 of p at 300 in float32) and is slow to compile. From
-  100 degrees on, and from 10 on before t = 2, t becomes a normal quantile
-  (Hill, Comm. ACM 13, 1970, Algorithm 395; 2e-9 of p there).
+  100 degrees on before t = sqrt(df), and from 10 on before t = 2, t becomes a
+  normal quantile (Hill, Comm. ACM 13, 1970, Algorithm 395; 2e-9 of p there).
 
   Args:
     t: not negative; infinity gives 0.
     df: degrees of freedom, 1 at least, of the same shape.
   """
-  few = jnp.minimum(df, _MANY)
+  many = (df >= _MANY) & (jnp.square(t) < df)
+  few = jnp.where(many, _MANY, df)
   a, b = few / 2, 0.5
   square = jnp.square(t) / few
   x = 1 / (1 + square)
@@ -98,14 +99,14 @@ def student(t: Array, df: Array) -> tuple[Array, Array]:
   p = jnp.where(far, jnp.exp(log_p), middle)
   log_p = jnp.where(far, log_p, jnp.log1p(-area))
 
-  many = jnp.maximum(df, _ENOUGH)
-  a = many - 0.5
+  enough = jnp.maximum(df, _ENOUGH)
+  a = enough - 0.5
   b = 48 * a * a
-  z = jnp.sqrt(a * jnp.log1p(jnp.square(t) / many))
+  z = jnp.sqrt(a * jnp.log1p(jnp.square(t) / enough))
   odd = z * (855 + z * z * (240 + z * z * (33 + z * z * 4)))
   z += z * (z * z + 3) / b - odd / (10 * b * (b + 0.8 * z**4 + 100))
   p_many, log_p_many = normal(z)
-  approximate = (df >= _MANY) | ((df >= _ENOUGH) & ~far)
+  approximate = many | ((df >= _ENOUGH) & ~far)
   p = jnp.where(approximate, p_many, p)
   log_p = jnp.where(approximate, log_p_many, log_p)
   return (
