@@ -1,6 +1,7 @@
 """Measure speed, beside the floor measured in the same process.
 
   python -m experiments.bench train [--quick]
+  python -m experiments.bench metrics [--quick] [--peer=PYTHON] [--only=NAME]
 
 Every figure is a median of interleaved repeats, so that a drifting machine
 drifts for both sides. Results are appended to experiments/results/bench.jsonl.
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import bench_metrics
 from pertjax import config as config_lib
 from pertjax import models, rng, train_step, types
 from pertjax.data import arrays
@@ -349,9 +351,16 @@ class _HostLoop:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('what', choices=['train'])
+  parser.add_argument('what', choices=['train', 'metrics'])
   parser.add_argument('--quick', action='store_true', help='small sizes')
+  parser.add_argument(
+    '--peer', default='', help='a Python that has the other tool installed'
+  )
+  parser.add_argument('--only', default='', help='one part of metrics')
   options = parser.parse_args()
+  if options.what == 'metrics':
+    bench_metrics.main(options, _record)
+    return
   repeats = 3 if options.quick else 5
   if options.quick:
     bench_latent_additive(repeats, width=512, batch=512)
