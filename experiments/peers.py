@@ -40,11 +40,10 @@ def cell_eval2_vcc2026(real, predicted, folder):
   config = dataclasses.replace(
     config,
     pert_col='target',
+    control='ctrl',
     num_threads=2,
     de=dataclasses.replace(config.de, backend='pdex'),
   )
-  if hasattr(config, 'control_pert'):
-    config = dataclasses.replace(config, control_pert='ctrl')
   aggregate_metrics(compute_metrics(predicted, real, config=config))
 
 
@@ -53,7 +52,14 @@ def pdex_one_side(real, predicted, folder):
   del predicted, folder
   import pdex
 
-  pdex.pdex(real, groupby='target', mode='ref', is_log1p=True, threads=2)
+  pdex.pdex(
+    real,
+    groupby='target',
+    mode='ref',
+    is_log1p=True,
+    threads=2,
+    reference='ctrl',
+  )
 
 
 TASKS = {

@@ -11,15 +11,17 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
-from pertjax import metrics, models, names, optimizers
+from pertjax import losses, metrics, models, names, optimizers, train_step
 from pertjax.data import arrays, catalog, conventions, hvg, preprocess, splits
 from pertjax.data import simulate as simulator
+from pertjax.metrics import ranks, soft_losses
 from pertjax.models import baselines
 
 SELECTIONS = ('best', 'last')
@@ -45,7 +47,8 @@ def default(
   config.num_seeds = 1
   # Settings trained at once, times the seeds: ((key, (value, ...)), ...) with
   # keys 'optimizer.learning_rate', 'optimizer.weight_decay',
-  # 'optimizer.clip_norm' or a loss weight 'model.x' that the model allows.
+  # 'optimizer.clip_norm', 'loss.weights.x' or a loss weight 'model.x' that the
+  # model allows.
   config.fleet = ()
 
   config.data = _data()
@@ -56,6 +59,7 @@ def default(
   }
   config.model = {'name': model, **module.default_config()}
   config.optimizer = optimizers.default_config()
+  config.loss = _loss()
 
   config.train = {
     'steps': 2000,
@@ -84,11 +88,15 @@ def default(
     # 'halves': everything is scored on both halves of the real cells, and the
     # ceiling is one half against the other. 'all': on all cells, as published.
     'truth': 'halves',
-    # DE genes of the second gene set, by Welch's t on the real cells.
+    # DE genes of the second gene set, by Welch's t on real cells: in halves,
+    # on those that are not the truth.
     'top_genes': 20,
     'rank_denominator': 'n-1',
     'r2_swapped': False,
     'bootstrap': 2000,
+    # Cuts in halves, and permutations without any effect, by which metrics
+    # are calibrated on these data; 0 for none.
+    'certificate': 4,
     'baselines': tuple(baselines.KINDS),
     # Step of the checkpoint that is scored; -1 for the selected parameters.
     'checkpoint': -1,
@@ -112,6 +120,26 @@ def default(
   for key, value in getattr(module, 'recipe', dict)().items():
     config[key.split('.')[0]][key.split('.')[1]] = value
   return config
+
+
+def _loss() -> dict[str, Any]:
+  return {
+    # Weight of the model's own loss. Validation, and with it the choice of
+    # parameters, is by the own loss whatever is added here.
+    'own': 1.0,
+    # Metrics of the mean cells of each batch's (condition, group) pairs, in a
+    # form that is 0 at best; see metrics/soft_losses.py. 0 leaves one out.
+    'weights': dict.fromkeys(soft_losses.LOSSES, 0.0),
+    # Of sigmoids, as a share of the spread of what they compare.
+    'temperature': 0.1,
+    # Distance of soft_rank and retrieval_nce, between changes from control.
+    'rank_metric': 'rmse',
+    # Pairs with fewer cells in a batch are left out of it.
+    'min_cells': 2,
+    # What changes are taken from: 'matched', the mean of a pair's own control
+    # cells, or 'group', of all controls of its group in the batch.
+    'control': 'matched',
+  }
 
 
 def _data() -> dict[str, Any]:
@@ -282,6 +310,7 @@ _LOWEST = {
   'data.num_hvg': 0,
   'data.degs': 0,
   'split.seed': 0,
+  'loss.min_cells': 2,
   'train.steps': 1,
   'train.batch_size': 1,
   'train.chunk': 1,
@@ -293,6 +322,7 @@ _LOWEST = {
   'eval.min_cells': 2,
   'eval.top_genes': 1,
   'eval.bootstrap': 100,
+  'eval.certificate': 0,
   'eval.checkpoint': -1,
   'eval.saved_cells': 1,
   'predict.cells': 1,
@@ -324,6 +354,7 @@ def validate(config) -> None:
   _check_leaderboard(config.eval)
   _check_steps(config.train)
   fleet_settings(config)
+  _check_loss(config)
 
 
 def _same_keys(config) -> None:
@@ -361,6 +392,8 @@ def _choices(config) -> dict[str, tuple[str, ...]]:
     'data.hvg_flavor': hvg.FLAVORS,
     'data.hvg_cells': ('train', 'all'),
     'data.storage': arrays.STORAGES,
+    'loss.rank_metric': ranks.METRICS,
+    'loss.control': losses.CONTROLS,
     'train.select': SELECTIONS,
     'eval.split': ('val', 'test'),
     'eval.truth': TRUTHS,
@@ -370,6 +403,33 @@ def _choices(config) -> dict[str, tuple[str, ...]]:
   if config.data.preset:
     choices['data.preset'] = tuple(conventions.PRESETS)
   return choices
+
+
+def _check_loss(config) -> None:
+  """Checks the weights of config.loss, and that the model can have terms."""
+  options = config.loss
+  weights = {'own': options.own}
+  weights.update({f'weights.{k}': v for k, v in options.weights.items()})
+  for key, value in weights.items():
+    if not 0 <= value < math.inf:
+      raise ValueError(f'loss.{key} is {value}; it must be a number >= 0')
+  if not 0 < options.temperature < math.inf:
+    raise ValueError(
+      f'loss.temperature is {options.temperature}; it must be > 0'
+    )
+  terms = train_step.active_terms(config)
+  module = models.module(config.model.name)
+  reason = getattr(module, 'NO_LOSS_TERMS', '')
+  if terms and reason:
+    raise ValueError(
+      f'loss.weights asks for {", ".join(terms)}, but model '
+      f'{config.model.name!r} cannot have them: {reason}'
+    )
+  if not options.own and not terms:
+    raise ValueError(
+      'loss.own is 0 and so are all of loss.weights: there is nothing to '
+      'train on'
+    )
 
 
 def _check_leaderboard(options) -> None:
@@ -456,6 +516,7 @@ def fleet_settings(config) -> list[dict[str, float]]:
 def _check_fleet_key(config, key: str, values: tuple[float, ...]) -> None:
   section, _, name = key.partition('.')
   allowed = [f'optimizer.{k}' for k in optimizers.FLEET_KEYS]
+  allowed += [f'loss.weights.{k}' for k in config.loss.weights]
   if key not in allowed and not (section == 'model' and name in config.model):
     near = names.closest(key, (*allowed, *(f'model.{k}' for k in config.model)))
     hint = f'; closest: {", ".join(near)}' if near else ''
@@ -475,6 +536,10 @@ def _check_fleet_key(config, key: str, values: tuple[float, ...]) -> None:
         f'config.fleet sets optimizer.clip_norm to {min(values)}; it must be '
         '> 0: 0 turns clipping off for a whole run, not for a member'
       )
+  if section == 'loss' and not all(0 <= v < math.inf for v in values):
+    raise ValueError(
+      f'config.fleet sets {key} to {min(values)}; weights must be >= 0'
+    )
   if section == 'optimizer':
     for value in values:
       changed = ml_collections.ConfigDict(config.optimizer.to_dict())

@@ -8,6 +8,7 @@ best parameters, plateaus and early stopping. Nothing in it asks the host.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pertjax import optimizers, rng, types
+from pertjax import losses, optimizers, rng, types
 from pertjax.data import arrays, sampling
+from pertjax.metrics import soft_losses
 
 # Labels that are not players.
 STATE = 'state'
@@ -42,8 +44,10 @@ def phases_of(model: types.Model, config) -> tuple[Phase, ...]:
   """Reads config.train.phases; one phase with every player by default.
 
   Raises:
-    ValueError: if a player is unknown, or a phase is not whole chunks.
+    ValueError: if a player is unknown, a phase is not whole chunks, or
+      config.loss asks for terms that the model cannot have.
   """
+  check_terms(model, config)
   players = tuple(model.losses)
   if not players:
     return ()
@@ -65,6 +69,75 @@ def phases_of(model: types.Model, config) -> tuple[Phase, ...]:
       )
     sampling.get(phase.sampling or model.sampling)
   return phases
+
+
+def active_terms(config) -> tuple[str, ...]:
+  """Returns the terms of config.loss that have a weight, or get one by fleet.
+
+  Those without one are not in the compiled program.
+  """
+  swept = {entry[0] for entry in config.fleet}
+  return tuple(
+    name
+    for name, weight in config.loss.weights.items()
+    if weight or f'loss.weights.{name}' in swept
+  )
+
+
+def check_terms(model: types.Model, config) -> None:
+  """Checks that a model can have the terms that config.loss asks for.
+
+  Raises:
+    ValueError: if it is not trained by steps, predicts with what is fitted
+      afterwards only, or has several players.
+  """
+  terms = active_terms(config)
+  if not terms:
+    return
+  reason = ''
+  if not model.losses:
+    reason = 'is a closed form: it has no training steps'
+  elif model.fit is not None:
+    reason = 'predicts with what is fitted after its training steps'
+  elif len(model.losses) > 1:
+    reason = f'has several players ({", ".join(model.losses)})'
+  if reason:
+    raise ValueError(
+      f'loss.weights asks for {", ".join(terms)}, but model '
+      f'{config.model.name!r} {reason}; set the weights to 0'
+    )
+
+
+def loss_of(
+  model: types.Model, config, player: str, hyper: dict[str, jax.Array]
+) -> types.Loss:
+  """Returns a player's loss with the terms of config.loss; see with_terms.
+
+  Args:
+    model: see types.Model.
+    config: the run's config.
+    player: whose loss.
+    hyper: the scalars in which this member differs.
+  """
+  options = config.loss
+  terms = {}
+  for name in active_terms(config):
+    term = soft_losses.LOSSES[name]
+    function = functools.partial(
+      term.function,
+      temperature=options.temperature,
+      metric=options.rank_metric,
+    )
+    weight = hyper.get(f'loss.weights.{name}', options.weights[name])
+    terms[name] = (weight, function, term.competes)
+  return losses.with_terms(
+    model.losses[player],
+    model.predict,
+    terms,
+    own=options.own,
+    min_cells=options.min_cells,
+    control=options.control,
+  )
 
 
 def total_steps(phases: Sequence[Phase]) -> int:
@@ -193,11 +266,12 @@ def player_turn(
   leaves, tree = jax.tree.flatten(state.params)
   labels = labels_of(model, state.params)
   own = _own(leaves, labels, player)
+  loss = loss_of(model, config, player, state.hyper)
 
-  def loss_of(own, batch_key, loss_key):
+  def value(own, batch_key, loss_key):
     params = jax.tree.unflatten(tree, _with_own(leaves, labels, player, own))
     batch = draw(batch_key)
-    return model.losses[player](params, loss_key, batch, consts, state.step)
+    return loss(params, loss_key, batch, consts, state.step)
 
   def keys(micro):
     at = (state.step * config.optimizer.accumulate + micro) * 16 + turn
@@ -206,7 +280,7 @@ def player_turn(
       rng.stream(state.key, rng.LOSS, at),
     )
 
-  gradient = jax.value_and_grad(loss_of, has_aux=True)
+  gradient = jax.value_and_grad(value, has_aux=True)
   if config.optimizer.accumulate == 1:
     (loss, aux), grads = gradient(own, *keys(0))
   else:

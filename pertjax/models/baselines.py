@@ -32,6 +32,9 @@ KINDS = {
   'ridge': 'ridge on principal components of perturbed genes and of genes',
 }
 
+# Why config.loss.weights must be 0 with this model.
+NO_LOSS_TERMS = 'it is a closed form, without training steps'
+
 # Cells that principal components are fitted on, at most.
 _PCA_CELLS = 8192
 

@@ -23,6 +23,12 @@ from pertjax.models import layers, shifts
 # which moves with the groups that were never perturbed.
 SHIFTS = ('balanced', 'original')
 
+# Why config.loss.weights must be 0 with this model.
+NO_LOSS_TERMS = (
+  'it is trained to reconstruct cells without their conditions, and predicts '
+  'with a shift that is fitted after training'
+)
+
 
 def default_config() -> dict[str, Any]:
   """Returns the model's keys: scGen's published sizes."""
