@@ -18,7 +18,7 @@ from pertjax import (
   types,
 )
 from pertjax.data import arrays, predictions
-from pertjax.metrics import certificate
+from pertjax.metrics import certificate, comparison_table
 
 
 def metric_versions() -> dict[str, str]:
@@ -135,6 +135,12 @@ def finish(
   leaderboard.write_rows(
     folder / 'summary.csv', leaderboard.SUMMARY_COLUMNS, rows
   )
+  compared, notes = _paired(config, spec, truth, scored, entries[0].name)
+  leaderboard.write_rows(
+    folder / 'paired.csv', comparison_table.FIELDS, compared
+  )
+  for note in notes:
+    say(f'note: {note}')
   calibrated = calibration.lines(config, data, spec, truth, say=say)
   if calibrated:
     leaderboard.write_rows(
@@ -144,6 +150,33 @@ def finish(
   for line in leaderboard.lines(config, rows):
     say(line)
   return rows
+
+
+def _paired(config, spec, truth, scored, first):
+  """Compares each trained model with the best baseline, pair by pair.
+
+  Args:
+    config, spec, truth: see `run`.
+    scored: all models.
+    first: the name of the model of this run, trained or read from a file.
+
+  Returns:
+    Lines with the keys of `comparison_table.FIELDS`, and notes.
+  """
+  models = [s for s in scored if s.name != scoring.CEILING]
+  judged = [s.name for s in models if s.members != (-1,) or s.name == first]
+  return comparison_table.lines(
+    {s.name: s.values for s in scored},
+    judged=judged,
+    baselines=[s.name for s in models if s.name not in judged],
+    directions={
+      key[2]: metrics.get(key[2]).direction for s in scored for key in s.values
+    },
+    conditions=[spec.conditions.names[int(c)] for c in truth.condition],
+    regimes=truth.regime,
+    split=config.eval.split,
+    seed=config.eval.seed,
+  )
 
 
 def _write_profiles(path, spec, truth, scored) -> None:

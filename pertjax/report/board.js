@@ -146,25 +146,49 @@ function differenceCell(m, c, scoreDigits) {
     ...[gap.mean, gap.low, gap.high].filter(known).map(Math.abs),
   );
   const digits = Math.max(scoreDigits, decimals(size) - 1);
-  let words = 'unclear';
-  if (!known(gap.low)) words = 'too few';
-  else if (gap.low > 0 || gap.high < 0) {
-    words = goodness(state.metric) * gap.mean > 0 ? 'better' : 'worse';
-  }
-  if (data.models[m].kind === 'ceiling') words = '';
   const range = known(gap.low)
     ? `${number(gap.low, digits)} to ${number(gap.high, digits)}`
     : '';
-  const lines = [
-    `${data.models[m].name} minus ${data.models[gap.rival].name}`,
-    `Paired over ${plural(gap.pairs, 'condition')}`,
-  ];
   return cell(
-    { tip: lines },
+    { tip: testTip(m, gap, digits) },
     signed(gap.mean, digits),
-    h('span', { class: `word ${words}` }, words),
+    h('span', { class: `word ${gap.tone}` }, TONES[gap.tone]),
     h('small', {}, range),
   );
+}
+
+const TONES = {
+  better: 'better',
+  worse: 'worse',
+  unclear: 'unclear',
+  few: 'too few',
+  none: '',
+};
+
+function pWords(p) {
+  return p < 0.001 ? 'p < 0.001' : `p = ${Number(p.toPrecision(2))}`;
+}
+
+function testTip(m, gap, digits) {
+  const seeds = gap.seeds > 1 ? `, ${plural(gap.seeds, 'seed')}` : '';
+  const lines = [
+    `${data.models[m].name} minus ${data.models[gap.rival].name}`,
+    `Paired over ${plural(gap.conditions, 'condition')}${seeds}`,
+  ];
+  if (known(gap.p_adjusted)) {
+    const family = gap.tests > 1 ? `, adjusted for ${gap.tests} models` : '';
+    lines.push(pWords(gap.p_adjusted) + family);
+  }
+  if (known(gap.effect)) {
+    const effect = number(Math.abs(gap.effect));
+    lines.push(`${effect} standard deviations of the paired differences`);
+  }
+  if (known(gap.won)) lines.push(`Better in ${Math.round(100 * gap.won)}%`);
+  if (known(gap.detectable)) {
+    const least = number(gap.detectable, digits);
+    lines.push(`${least} would be found with 80% power`);
+  }
+  return lines;
 }
 
 const KINDS = {

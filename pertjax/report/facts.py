@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pertjax.report import notes, read, scores, verdict
+from pertjax.report import notes, paired, read, scores, verdict
 
 _ONE = {'members of the fleet': 'member of the fleet'}
 # What training shows of a held-out condition in its group.
@@ -32,6 +32,7 @@ def verdicts(
   axes: scores.Axes,
   table: dict[str, np.ndarray] | None,
   grids: dict[str, scores.Grid],
+  tests: paired.Paired | None,
 ) -> dict[str, Any] | None:
   """Returns the verdict over all regimes and a row for each of them.
 
@@ -40,14 +41,14 @@ def verdicts(
     axes: names.
     table: see scores.make_scores; without it there is no verdict.
     grids: {split: single values}.
+    tests: see paired.make.
   """
   if not table or not axes.combos:
     return None
   combo = verdict.headline_combo(axes, run.config)
+  grid = grids.get(axes.splits[0])
   readings = [
-    verdict.read(
-      axes, table, grids.get(axes.splits[0]), split=0, regime=r, combo=combo
-    )
+    verdict.read(axes, table, grid, tests, split=0, regime=r, combo=combo)
     for r in range(len(axes.regimes))
     if r == 0 or np.isfinite(table['conditions'][0, r]).any()
   ]
@@ -68,7 +69,11 @@ def verdicts(
         'ceiling': verdict.number(reading.ceiling[0]),
         'share': verdict.number(reading.share),
         'difference': _interval(reading.difference, verdict.gap_scale(reading)),
-        'pairs': reading.pairs or '–',
+        'pairs': verdict.number(reading.test.get('conditions', np.nan), 100),
+        'p': _p(reading.test.get('p_adjusted', np.nan)),
+        'least': verdict.number(
+          reading.test.get('detectable', np.nan), verdict.gap_scale(reading)
+        ),
         'tone': reading.tone,
         'words': _TONES[reading.tone],
       }
@@ -116,6 +121,12 @@ def verdicts(
     'split': axes.splits[0],
     'rows': rows,
   }
+
+
+def _p(p: float) -> str:
+  if not np.isfinite(p):
+    return '–'
+  return verdict.p_words(p).removeprefix('p = ').removeprefix('p ')
 
 
 def _unit(grid: scores.Grid | None) -> str:

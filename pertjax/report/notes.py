@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pertjax.report import read, scores
+from pertjax.report import paired, read, scores
 
 # How far the two tables may differ before it is worth a line: both come from
 # float32 values, written with six digits or more.
 _TOLERANCE = 1e-4
 # Without these there is less to see, but the numbers are no less certain.
-_HARMLESS = ('eval/profiles.npz', 'metrics.jsonl', 'split_summary.json')
+_HARMLESS = (
+  'eval/certificate.csv',
+  'eval/profiles.npz',
+  'metrics.jsonl',
+  'split_summary.json',
+)
 # The status of a member before training has written one.
 UNFINISHED = 'not finished'
 
@@ -36,6 +41,7 @@ def collect(
   axes: scores.Axes,
   table: dict[str, np.ndarray] | None,
   grids: dict[str, scores.Grid],
+  tests: paired.Paired | None,
   extra: list[str],
 ) -> list[Note]:
   """Returns all warnings, then all notes.
@@ -45,6 +51,7 @@ def collect(
     axes: names.
     table: see scores.make_scores; None without eval/summary.csv.
     grids: {split: single values}.
+    tests: see paired.make; None without eval/paired.csv.
     extra: lines about what the page leaves out.
   """
   env = run.env or {}
@@ -53,6 +60,7 @@ def collect(
     lines = notes if name in _HARMLESS else warnings
     lines.append(f'{name} is missing: {why}.')
   warnings += [*_undefined(run), *_disagreements(axes, table, grids)]
+  warnings += tests.notes if tests else ()
   recorded = env.get('split_sha256')
   if recorded and run.split_sha256 and recorded != run.split_sha256:
     warnings.append(

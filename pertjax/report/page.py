@@ -13,7 +13,16 @@ import jinja2
 import markupsafe
 import numpy as np
 
-from pertjax.report import facts, notes, pack, paired, read, scores, verdict
+from pertjax.report import (
+  certificate,
+  facts,
+  notes,
+  pack,
+  paired,
+  read,
+  scores,
+  verdict,
+)
 
 FILE = 'report.html'
 # Scatter plots get what the rest of the page leaves of this.
@@ -25,6 +34,7 @@ _SCRIPTS = (
   'state.js',
   'board.js',
   'matrix.js',
+  'certificate.js',
   'conditions.js',
   'scatter.js',
   'curves.js',
@@ -76,8 +86,11 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
       for split in axes.splits
       if split in found
     }
+  tests = paired.make(run.paired, axes) if run.paired else None
+  ranges = certificate.rows(run.certificate, axes) if run.certificate else None
   extra: list[str] = []
-  data = _payload(run, axes, table, grids, extra)
+  data = _payload(run, axes, table, grids, tests, extra)
+  data['certificate'] = ranges
   env = run.env or {}
   dataset = str(env.get('dataset') or 'unknown dataset')
   context = {
@@ -88,9 +101,11 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
     'env': env,
     'missing': run.missing,
     'facts': facts.counts(env),
-    'verdict': facts.verdicts(run, axes, table, grids),
+    'verdict': facts.verdicts(run, axes, table, grids, tests),
     'regimes': facts.regimes(axes),
     'halves': scores.section(run.config, 'eval').get('truth') != 'all',
+    'certificate': None if ranges is None else certificate.summary(ranges),
+    'red_team': run.red_team and certificate.red_team(run.red_team),
     'split': facts.split(run.split_summary),
     'members': facts.members(run, axes, grids),
     'config': run.config,
@@ -101,7 +116,9 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
     return _fill(
       {
         **context,
-        'notes': notes.collect(run, axes, table, grids, [*extra, *left_out]),
+        'notes': notes.collect(
+          run, axes, table, grids, tests, [*extra, *left_out]
+        ),
         'data': _script_json({**data, 'profiles': profiles}),
       }
     )
@@ -119,6 +136,7 @@ def _payload(
   axes: scores.Axes,
   table: dict[str, np.ndarray] | None,
   grids: dict[str, scores.Grid],
+  tests: paired.Paired | None,
   extra: list[str],
 ) -> dict[str, Any]:
   """Returns what the page's script draws from, without the profiles."""
@@ -139,7 +157,10 @@ def _payload(
     'scores': table
     and {key: pack.plain(value) for key, value in table.items()},
     'grids': [None] * len(axes.splits),
-    'differences': [None] * len(axes.splits),
+    'differences': [
+      tests and _differences(tests, s) for s in range(len(axes.splits))
+    ],
+    'tones': list(paired.TONES.values()),
     'curves': run.curves and pack.pack_curves(run.curves),
     'members': [
       {
@@ -160,10 +181,6 @@ def _payload(
       continue
     data['grids'][s], budget, out = pack.pack_grid(grids[split], axes, budget)
     left_out += out
-    if table:
-      data['differences'][s] = _differences(
-        axes, table['mean'][s], grids[split]
-      )
   if left_out:
     extra.append(
       f'Single conditions are shown for the first '
@@ -174,40 +191,20 @@ def _payload(
   return data
 
 
-def _differences(
-  axes: scores.Axes, means: np.ndarray, grid: scores.Grid
-) -> dict[str, Any]:
-  """Compares every model with the best baseline of each combination.
-
-  Args:
-    axes: names.
-    means: [regimes, models, combos].
-    grid: single values.
-  """
-  rivals = np.array(
-    [
-      [
-        scores.best_of(
-          means[r, :, c], axes.baselines, axes.directions.get(combo[2])
-        )
-        for c, combo in enumerate(axes.combos)
-      ]
-      for r in range(len(axes.regimes))
-    ]
-  )
-  parts = []
-  for r, regime in enumerate(axes.regimes):
-    mask = grid.in_regime(regime)
-    conditions = tuple(np.array(grid.conditions)[mask].tolist())
-    parts.append(
-      paired.differences(grid.values[..., mask], rivals[r], conditions)
-    )
+def _differences(tests: paired.Paired, split: int) -> dict[str, Any] | None:
+  """Packs the paired tests of one split; None where it has none."""
+  if (tests.tones[split] < 0).all():
+    return None
+  numbers = {
+    'mean': tests.mean,
+    'low': tests.low,
+    'high': tests.high,
+    **tests.numbers,
+  }
   return {
-    'rivals': pack.pack(rivals.astype(np.int16)),
-    **{
-      key: pack.pack(np.stack([getattr(p, key) for p in parts]).astype('f4'))
-      for key in paired.Differences._fields
-    },
+    'rivals': pack.pack(tests.rivals[split].astype(np.int16)),
+    'tones': pack.pack(tests.tones[split].astype(np.int16)),
+    **{k: pack.pack(x[split].astype(np.float32)) for k, x in numbers.items()},
   }
 
 

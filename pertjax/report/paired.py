@@ -1,120 +1,162 @@
-"""Compare models condition by condition."""
+"""Place the paired tests of a run, eval/paired.csv, beside its tables."""
 
 from __future__ import annotations
 
-import statistics
 from typing import NamedTuple
 
 import numpy as np
 
-# Resamples of the bootstrap; the Monte Carlo error of an end of the interval
-# is then near 3% of its width.
-NUM_RESAMPLES = 2000
+from pertjax.report import columns, scores
+
+FILE = 'eval/paired.csv'
 # Relative rounding of a float32 sum over thousands of genes.
 ROUNDING = 1e-6
-# With fewer conditions the percentile bootstrap is far too narrow.
-FEWEST_CONDITIONS = 5
+# Words of the file, and how a page calls them.
+TONES = {
+  'better': 'better',
+  'worse': 'worse',
+  'no difference shown': 'unclear',
+  'too few conditions': 'few',
+  'not tested': 'none',
+}
+# Numbers of a line that the page shows beside the difference.
+SHOWN = (
+  'p_adjusted',
+  'tests',
+  'effect',
+  'won',
+  'conditions',
+  'seeds',
+  'detectable',
+)
 
 
-class Differences(NamedTuple):
-  """Paired differences between each model and a rival, over pairs.
+class Paired(NamedTuple):
+  """Every model against the best baseline; NaN where there is no line.
 
   Attributes:
-    mean: [models, combos] over the pairs where both are defined.
-    low, high: [models, combos] 95% bootstrap interval, NaN where there are
-      fewer than FEWEST_CONDITIONS conditions.
-    pairs: [models, combos] how many pairs both have.
+    rivals: int [splits, regimes, combos], the baseline; -1 for none.
+    mean: [splits, regimes, models, combos] model minus rival, as the metric
+      counts: negative is better where lower is.
+    low: its 95% interval.
+    high: its other end.
+    numbers: {name of SHOWN: [splits, regimes, models, combos]}.
+    tones: int [splits, regimes, models, combos], place in TONES; -1 for none.
+    notes: what of the file is not shown.
   """
 
+  rivals: np.ndarray
   mean: np.ndarray
   low: np.ndarray
   high: np.ndarray
-  pairs: np.ndarray
+  numbers: dict[str, np.ndarray]
+  tones: np.ndarray
+  notes: tuple[str, ...]
 
 
-def differences(
-  values: np.ndarray, rivals: np.ndarray, conditions: tuple[str, ...]
-) -> Differences:
-  """Compares models condition by condition.
-
-  The percentile bootstrap (Efron 1979) resamples conditions, with all their
-  groups together: one perturbation in two cell lines is not two independent
-  observations. Its levels are widened for small samples (Hesterberg 2015,
-  section 4.3, https://doi.org/10.1080/00031305.2015.1089789).
+def make(table: columns.Table, axes: scores.Axes) -> Paired:
+  """Spreads eval/paired.csv over dense arrays.
 
   Args:
-    values: [models, combos, pairs], NaN where undefined.
-    rivals: int [combos], the model that the others are compared with; -1 for
-      none.
-    conditions: [pairs] names.
-  """
-  num_models, num_combos, num_pairs = values.shape
-  if not num_pairs:
-    nothing = np.full((num_models, num_combos), np.nan)
-    return Differences(nothing, nothing, nothing, np.zeros(nothing.shape, int))
-  rival = np.take_along_axis(
-    values, np.maximum(rivals, 0)[None, :, None], axis=0
-  )
-  rival = np.where((rivals >= 0)[None, :, None], rival, np.nan)
-  # [pairs, models * combos], so that resampling is one matrix product.
-  gaps = values - rival
-  # Equal predictions differ by rounding, which must not look like an effect.
-  size = np.maximum(np.abs(values), np.abs(rival))
-  gaps = np.where(np.abs(gaps) <= ROUNDING * size, 0, gaps)
-  gaps = gaps.reshape(num_models * num_combos, num_pairs).T
-  both = np.isfinite(gaps)
-  gaps = np.where(both, gaps, 0)
-  count = both.sum(0)
+    table: read with read.PAIRED_TEXT and read.PAIRED_NUMBERS.
+    axes: names; lines with others are counted in `notes`.
 
-  names, cluster = np.unique(np.array(conditions, str), return_inverse=True)
-  of_cluster = np.eye(len(names))[cluster]  # [pairs, conditions]
-  num_clusters = (of_cluster.T @ both > 0).sum(0)
-  # A constant, so that the same tables give the same page.
-  draws = np.random.default_rng(0).multinomial(
-    len(names), np.full(len(names), 1 / max(len(names), 1)), NUM_RESAMPLES
+  Raises:
+    ValueError: two lines have the same place, one place has two rivals, or a
+      verdict or direction is not known.
+  """
+  sign = _codes(table, 'direction', ('lower', 'higher')) * 2 - 1
+  tones = _codes(table, 'verdict', tuple(TONES))
+  combos, combo = scores.combos(table)
+  known = np.array([axes.combos.index(c) if c in axes.combos else -1
+                    for c in combos], int)  # fmt: skip
+  place = [
+    _places(table, 'split', axes.splits),
+    _places(table, 'regime', axes.regimes),
+    _places(table, 'model', axes.models),
+    known[combo] if len(known) else combo,
+  ]
+  against = _places(table, 'against', axes.models)
+  kept = np.all([at >= 0 for at in (*place, against)], 0)
+  place = [at[kept] for at in place]
+  shape = tuple(map(len, (axes.splits, axes.regimes, axes.models, axes.combos)))
+  flat = np.ravel_multi_index(place, shape) if kept.any() else kept[:0]
+  _check_once(flat, shape, axes)
+
+  def dense(values, empty):
+    out = np.full(shape, empty)
+    out.reshape(-1)[flat.astype(int)] = values[kept]
+    return out
+
+  found = {name: table.numbers[name] for name in ('difference', 'low', 'high')}
+  low, high = (
+    np.where(sign > 0, found[a], -found[b])
+    for a, b in (('low', 'high'), ('high', 'low'))
   )
-  total = draws @ (of_cluster.T @ gaps)  # [resamples, models * combos]
-  weight = draws @ (of_cluster.T @ both)
-  enough = num_clusters >= FEWEST_CONDITIONS
-  low, high = np.full((2, len(count)), np.nan)
-  if enough.any():
-    # A resample may hold none of the conditions where both are defined.
-    resampled = np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
-    for size in np.unique(num_clusters[enough]):
-      which = num_clusters == size
-      tail = _tail(int(size))
-      low[which], high[which] = _quantiles(
-        resampled[:, which], [tail, 1 - tail]
+  out = int((~kept).sum())
+  notes = []
+  if out:
+    notes.append(
+      f'{out:,} of {len(kept):,} lines of {FILE} are of a model, split, regime '
+      'or metric that the other tables do not have; they are not shown.'
+    )
+  infinite = int((table.numbers['infinite'] > 0).sum())
+  if infinite:
+    notes.append(
+      f'{infinite:,} paired comparisons hold infinite values; their conditions '
+      'are left out of them.'
+    )
+  return Paired(
+    rivals=_rivals(place, against[kept], shape, axes),
+    mean=dense(sign * found['difference'], np.nan),
+    low=dense(low, np.nan),
+    high=dense(high, np.nan),
+    numbers={name: dense(table.numbers[name], np.nan) for name in SHOWN},
+    tones=dense(tones, -1),
+    notes=tuple(notes),
+  )
+
+
+def _places(table, column, names) -> np.ndarray:
+  """Place of each row's text in `names`, -1 where it is not there."""
+  own, codes = table.text[column]
+  at = np.array([names.index(n) if n in names else -1 for n in own], int)
+  return at[codes] if len(at) else codes.astype(int)
+
+
+def _codes(table, column, allowed) -> np.ndarray:
+  for word in table.text[column][0]:
+    if word not in allowed:
+      raise ValueError(
+        f'{FILE}: {column} {word!r} is not known, expected one of '
+        f'{", ".join(map(repr, allowed))}'
       )
-  average = np.where(count > 0, gaps.sum(0) / np.maximum(count, 1), np.nan)
-  shape = (num_models, num_combos)
-  return Differences(
-    mean=average.reshape(shape),
-    low=low.reshape(shape),
-    high=high.reshape(shape),
-    pairs=count.reshape(shape),
+  return _places(table, column, allowed)
+
+
+def _check_once(flat, shape, axes) -> None:
+  if len(np.unique(flat)) == len(flat):
+    return
+  first = int(np.flatnonzero(np.bincount(flat) > 1)[0])
+  s, r, m, c = map(int, np.unravel_index(first, shape))
+  raise ValueError(
+    f'{FILE}: two lines for model {axes.models[m]!r}, split '
+    f'{axes.splits[s]!r}, regime {axes.regimes[r]!r}, '
+    f'{"/".join(axes.combos[c])}'
   )
 
 
-def _quantiles(values: np.ndarray, levels: list[float]) -> np.ndarray:
-  """Returns [levels, columns] over the rows that are not NaN."""
-  if np.isnan(values).any():
-    return np.nanquantile(values, levels, axis=0)
-  return np.quantile(values, levels, axis=0)  # The same, many times faster.
-
-
-def _tail(n: int) -> float:
-  """Returns the level below a 95% interval of n values, widened for small n.
-
-  The normal quantile becomes Student's, by the expansion 26.7.5 of Abramowitz
-  and Stegun, times sqrt(n / (n - 1)), the bias of the bootstrap's spread.
-  """
-  normal = statistics.NormalDist()
-  z, v = normal.inv_cdf(0.975), n - 1
-  student = (
-    z
-    + (z**3 + z) / (4 * v)
-    + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-    + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-  )
-  return normal.cdf(-student * (n / (n - 1)) ** 0.5)
+def _rivals(place, against, shape, axes) -> np.ndarray:
+  split, regime, _, combo = place
+  rivals = np.full((shape[0], shape[1], shape[3]), -1)
+  rivals[split, regime, combo] = against
+  bad = np.flatnonzero(rivals[split, regime, combo] != against)
+  if len(bad):
+    s, r, c = (int(x[bad[0]]) for x in (split, regime, combo))
+    raise ValueError(
+      f'{FILE}: models of split {axes.splits[s]!r}, regime '
+      f'{axes.regimes[r]!r}, {"/".join(axes.combos[c])} are compared with two '
+      f'baselines, {axes.models[int(against[bad[0]])]!r} and '
+      f'{axes.models[int(rivals[s, r, c])]!r}'
+    )
+  return rivals

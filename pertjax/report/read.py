@@ -50,14 +50,62 @@ SUMMARY_NUMBERS = (
   'dropped',
   'best',
 )
+PAIRED_TEXT = (
+  'split',
+  'regime',
+  'model',
+  'against',
+  'aggregate',
+  'genes',
+  'metric',
+  'direction',
+  'verdict',
+)
+PAIRED_NUMBERS = (
+  'difference',
+  'low',
+  'high',
+  'p_adjusted',
+  'tests',
+  'effect',
+  'won',
+  'conditions',
+  'infinite',
+  'seeds',
+  'detectable',
+)
+CERTIFICATE_TEXT = ('convention', 'metric', 'direction', 'verdict')
+CERTIFICATE_NUMBERS = (
+  'best',
+  'chance',
+  'control',
+  'perturbed_mean',
+  'technical_duplicate',
+  'interpolated',
+  'ceiling',
+  'ceiling_low',
+  'ceiling_high',
+  'null',
+  'null_low',
+  'null_high',
+  'dynamic_range',
+  'bound_discrimination',
+  'conditions',
+)
+RED_TEAM_TEXT = ('convention', 'metric', 'submission', 'flag', 'finding')
+RED_TEAM_NUMBERS = ('value', 'replicate', 'floor')
 SPLIT_SUMMARY = ('group', 'split', 'regime', 'conditions', 'cells')
 PROFILES = ('pairs', 'models', 'genes', 'observed', 'control', 'predicted')
 
 # What a reader loses with each file, in the order of the page.
 CONSEQUENCES = {
   'eval/summary.csv': 'there is no leaderboard, no matrix and no verdict',
-  'eval/metrics.csv': (
-    'single conditions and paired differences cannot be shown'
+  'eval/metrics.csv': 'single conditions cannot be shown',
+  'eval/paired.csv': (
+    'there are no paired tests of the models against the best baseline'
+  ),
+  'eval/certificate.csv': (
+    'how far the metrics can tell predictions apart on these data is unknown'
   ),
   'eval/profiles.npz': 'predictions cannot be drawn against observations',
   'metrics.jsonl': 'there are no learning curves',
@@ -114,6 +162,9 @@ class Run(NamedTuple):
     curves: metrics.jsonl by series and member.
     metrics: eval/metrics.csv.
     summary: eval/summary.csv.
+    paired: eval/paired.csv.
+    certificate: eval/certificate.csv.
+    red_team: eval/red_team.csv, which is no loss where it is missing.
     profiles: eval/profiles.npz.
     missing: {file: what cannot be shown without it}.
     notes: lines about what reading left out.
@@ -126,6 +177,9 @@ class Run(NamedTuple):
   curves: Curves | None
   metrics: columns.Table | None
   summary: columns.Table | None
+  paired: columns.Table | None
+  certificate: columns.Table | None
+  red_team: columns.Table | None
   profiles: Profiles | None
   missing: dict[str, str]
   notes: tuple[str, ...]
@@ -156,6 +210,16 @@ def read_run(workdir: pathlib.Path) -> Run:
       return None
     return reader(workdir / name, *args, **kwargs)
 
+  def table(name, text, numbers):
+    return maybe(f'eval/{name}.csv', columns.read, text=text, numbers=numbers)
+
+  def red_team():
+    # Not a part of every run: nothing is missing without it.
+    path = workdir / 'eval/red_team.csv'
+    if not path.is_file():
+      return None
+    return columns.read(path, text=RED_TEAM_TEXT, numbers=RED_TEAM_NUMBERS)
+
   env = maybe('env.json', read_json, dict)
   split_summary = maybe('split_summary.json', read_json, list)
   _check_env(workdir / 'env.json', env or {})
@@ -167,18 +231,11 @@ def read_run(workdir: pathlib.Path) -> Run:
     split_summary=split_summary,
     split_sha256=maybe('split.csv', _sha256),
     curves=curves,
-    metrics=maybe(
-      'eval/metrics.csv',
-      columns.read,
-      text=METRIC_TEXT,
-      numbers=METRIC_NUMBERS,
-    ),
-    summary=maybe(
-      'eval/summary.csv',
-      columns.read,
-      text=SUMMARY_TEXT,
-      numbers=SUMMARY_NUMBERS,
-    ),
+    metrics=table('metrics', METRIC_TEXT, METRIC_NUMBERS),
+    summary=table('summary', SUMMARY_TEXT, SUMMARY_NUMBERS),
+    paired=table('paired', PAIRED_TEXT, PAIRED_NUMBERS),
+    certificate=table('certificate', CERTIFICATE_TEXT, CERTIFICATE_NUMBERS),
+    red_team=red_team(),
     profiles=maybe('eval/profiles.npz', read_profiles),
     missing=missing,
     notes=notes,

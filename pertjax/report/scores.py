@@ -95,7 +95,7 @@ def make_axes(run: read.Run) -> Axes:
     kinds, key=lambda name: (name != primary, rank.index(kinds[name]), name)
   )
   regimes = [name for name in _names(tables, 'regime') if name != ALL]
-  combos = {combo for table in tables for combo in _combos(table)[0]}
+  found_combos = {combo for table in tables for combo in combos(table)[0]}
   orders = (
     _ordered(_names(tables, 'aggregate'), AGGREGATE_ORDER),
     _ordered(_names(tables, 'genes'), GENES_ORDER),
@@ -116,7 +116,7 @@ def make_axes(run: read.Run) -> Axes:
     regimes=(ALL, *sorted(regimes)),
     combos=tuple(
       sorted(
-        combos,
+        found_combos,
         key=lambda c: tuple(order.index(x) for order, x in zip(orders, c)),
       )
     ),
@@ -142,8 +142,8 @@ def make_scores(summary: columns.Table, axes: Axes) -> dict[str, np.ndarray]:
   ):
     own, codes = summary.text[column]
     index.append(np.array([names.index(name) for name in own], int)[codes])
-  combos, codes = _combos(summary)
-  index.append(np.array([axes.combos.index(c) for c in combos], int)[codes])
+  names, codes = combos(summary)
+  index.append(np.array([axes.combos.index(c) for c in names], int)[codes])
   shape = tuple(map(len, (axes.splits, axes.regimes, axes.models, axes.combos)))
   flat = np.ravel_multi_index(index, shape)
   if len(np.unique(flat)) != len(flat):
@@ -187,7 +187,7 @@ def make_grid(table: columns.Table, axes: Axes, split: str) -> Grid:
   runs, run = _unique_rows(
     [places[model_codes[rows]], table.numbers['seed'][rows].astype(int)]
   )
-  combo_names, combo_codes = _combos(table)
+  combo_names, combo_codes = combos(table)
   places = np.array([axes.combos.index(combo) for combo in combo_names])
   combo = places[combo_codes[rows]]
 
@@ -289,18 +289,18 @@ def _ordered(names: list[str], first: tuple[str, ...]) -> list[str]:
   return [n for n in first if n in names] + [n for n in names if n not in first]
 
 
-def _combos(table: columns.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
+def combos(table: columns.Table) -> tuple[list[tuple[str, ...]], np.ndarray]:
   """Returns the (aggregate, genes, metric) that occur, and [rows] codes."""
   parts = [table.text[key] for key in ('aggregate', 'genes', 'metric')]
   shape = tuple(max(len(names), 1) for names, _ in parts)
   flat = np.ravel_multi_index([codes for _, codes in parts], shape)
   unique, codes = np.unique(flat, return_inverse=True)
   places = np.unravel_index(unique, shape)
-  combos = [
+  names = [
     tuple(parts[axis][0][place] for axis, place in enumerate(combo))
     for combo in zip(*places)
   ]
-  return combos, codes
+  return names, codes
 
 
 def _unique_rows(arrays: list[np.ndarray]) -> tuple[list[tuple], np.ndarray]:

@@ -4,6 +4,7 @@ function update() {
   drawToolbar();
   drawBoard();
   drawMatrix();
+  drawCertificate();
   if (data.profiles) drawPicker();
   drawStrip();
   drawExtremes();
@@ -18,7 +19,7 @@ function begin() {
   if (data.profiles && !profileModels().includes(state.model)) {
     state.model = profileModels()[0];
   }
-  const rival = c < 0 ? -1 : (difference(state.model, c)?.rival ?? -1);
+  const rival = c < 0 || !data.scores ? -1 : bestBaseline(c);
   const usable = (m) =>
     m !== state.model && (!data.profiles || profileModels().includes(m));
   state.rival = rival >= 0 && usable(rival) ? rival : models().findIndex(usable);

@@ -37,15 +37,44 @@ function score(column, m, c, r = state.regime) {
   return data.scores[column][row * sizes.combos + c];
 }
 
+// The paired test of a model against the best baseline.
+const TEST = [
+  'mean',
+  'low',
+  'high',
+  'p_adjusted',
+  'tests',
+  'effect',
+  'won',
+  'conditions',
+  'seeds',
+  'detectable',
+];
+
 function difference(m, c) {
   const packed = data.differences[state.split];
   if (!packed) return null;
   const rival = unpack(packed.rivals)[state.regime * sizes.combos + c];
   const place = (state.regime * sizes.models + m) * sizes.combos + c;
-  const [mean, low, high, pairs] = ['mean', 'low', 'high', 'pairs'].map(
-    (key) => unpack(packed[key])[place],
-  );
-  return { rival, mean, low, high, pairs };
+  const tone = data.tones[unpack(packed.tones)[place]] || 'none';
+  const numbers = TEST.map((key) => [key, unpack(packed[key])[place]]);
+  return { rival, tone, ...Object.fromEntries(numbers) };
+}
+
+// The tested one, or the best by its mean where nothing is tested.
+function bestBaseline(c) {
+  const rival = difference(0, c)?.rival ?? -1;
+  if (rival >= 0) return rival;
+  const way = goodness(data.combos[c][2]);
+  return rankable(c)
+    .filter((m) => data.models[m].kind === 'baseline')
+    .reduce(
+      (best, m) =>
+        best < 0 || way * (score('mean', m, c) - score('mean', best, c)) > 0
+          ? m
+          : best,
+      -1,
+    );
 }
 
 // [{member, value}] of one model, seed by seed.

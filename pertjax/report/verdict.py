@@ -39,8 +39,8 @@ class Reading(NamedTuple):
     model, baseline: index, or -1.
     score, rival, ceiling: (mean, low, high), NaN where unknown.
     difference: (mean, low, high) of model minus baseline.
-    pairs: number of pairs that the difference is over; 0 where there is none.
-    paired: the difference is over the same conditions.
+    test: numbers of the paired test by their names in paired.SHOWN; empty
+      without one, where `difference` is that of the means.
     share, rival_share: of the ceiling, over the pairs that have both; or NaN.
     tone: 'better', 'worse', 'unclear', 'few' or 'none'.
   """
@@ -52,8 +52,7 @@ class Reading(NamedTuple):
   rival: tuple[float, float, float]
   ceiling: tuple[float, float, float]
   difference: tuple[float, float, float]
-  pairs: int
-  paired: bool
+  test: dict[str, float]
   share: float
   rival_share: float
   tone: str
@@ -92,6 +91,7 @@ def read(
   axes: scores.Axes,
   table: dict[str, np.ndarray],
   grid: scores.Grid | None,
+  tests: paired.Paired | None,
   *,
   split: int,
   regime: int,
@@ -103,7 +103,10 @@ def read(
     axes: names.
     table: see scores.make_scores.
     grid: single values of the split, None where eval/metrics.csv is missing.
-    split, regime, combo: which.
+    tests: see paired.make; None where eval/paired.csv is missing.
+    split: which.
+    regime: which.
+    combo: which.
   """
   metric = axes.combos[combo][2]
   direction = axes.directions.get(metric)
@@ -112,7 +115,9 @@ def read(
   model = axes.primary
   if model < 0:
     model = scores.best_of(means, trained, direction)
-  baseline = scores.best_of(means, axes.baselines, direction)
+  baseline = -1 if tests is None else int(tests.rivals[split, regime, combo])
+  if baseline in (-1, model):
+    baseline = scores.best_of(means, axes.baselines, direction)
   ceiling = (
     axes.models.index(scores.CEILING) if scores.CEILING in axes.models else -1
   )
@@ -131,8 +136,7 @@ def read(
     rival=score(baseline),
     ceiling=score(ceiling),
     difference=(math.nan,) * 3,
-    pairs=0,
-    paired=False,
+    test={},
     share=math.nan,
     rival_share=math.nan,
     tone='none',
@@ -149,22 +153,16 @@ def read(
     )
   if baseline < 0 or direction is None:
     return reading
-  sign = 1 if direction == 'higher' else -1
-  if values is None:
-    return _unpaired(reading, sign)
-  names = [
-    name
-    for name, kept in zip(grid.conditions, grid.in_regime(axes.regimes[regime]))
-    if kept
-  ]
-  gap = paired.differences(values[:, None], np.array([baseline]), tuple(names))
-  difference = tuple(float(x[model, 0]) for x in (gap.mean, gap.low, gap.high))
-  return reading._replace(
-    difference=difference,
-    pairs=int(gap.pairs[model, 0]),
-    paired=True,
-    tone=_tone(sign, difference),
-  )
+  place = (split, regime, model, combo)
+  if tests is not None and tests.tones[place] >= 0:
+    return reading._replace(
+      difference=tuple(
+        float(x[place]) for x in (tests.mean, tests.low, tests.high)
+      ),
+      test={key: float(x[place]) for key, x in tests.numbers.items()},
+      tone=tuple(paired.TONES.values())[tests.tones[place]],
+    )
+  return _unpaired(reading, 1 if direction == 'higher' else -1)
 
 
 def sentence(
@@ -226,7 +224,7 @@ def sentence(
 
 
 def evidence(reading: Reading, *, unit: str = 'conditions') -> str:
-  """Returns what the verdict rests on, as one line.
+  """Returns what the verdict rests on, in a few sentences.
 
   Args:
     reading: the verdict.
@@ -237,19 +235,46 @@ def evidence(reading: Reading, *, unit: str = 'conditions') -> str:
   mean, low, high = reading.difference
   scale = gap_scale(reading)
   words = f'Difference {number(mean, scale)}'
-  if not reading.paired:
+  if not reading.test:
     overlap = 'overlap' if reading.tone == 'unclear' else 'do not overlap'
     return (
-      f'{words}; the two 95% intervals {overlap}. Without eval/metrics.csv the '
-      'difference cannot be taken condition by condition.'
+      f'{words}; the two 95% intervals {overlap}. There is no paired test: '
+      'eval/paired.csv does not hold this comparison.'
     )
+  test = reading.test
+  interval = ''
+  if math.isfinite(low):
+    interval = f' (95% interval {number(low, scale)} to {number(high, scale)})'
+  words += f'{interval}, paired over {test["conditions"]:.0f} held-out {unit}'
+  if test['seeds'] > 1:
+    words += f' and {test["seeds"]:.0f} seeds'
   if reading.tone == 'few':
-    return f'{words} over {reading.pairs} {unit}; no interval is given.'
-  zero = ', which includes zero' if reading.tone == 'unclear' else ''
-  return (
-    f'{words} (95% interval {number(low, scale)} to {number(high, scale)}'
-    f'{zero}), paired over {reading.pairs} held-out {unit}.'
-  )
+    return (
+      f'{words}. With so few of them no difference could have been significant.'
+    )
+  family = f', adjusted for {test["tests"]:.0f} models' * (test['tests'] > 1)
+  words += f': {p_words(test["p_adjusted"])}{family}'
+  if math.isfinite(test['effect']):
+    words += (
+      f'; {number(abs(test["effect"]))} standard deviations of the paired '
+      'differences'
+    )
+  if math.isfinite(test['won']):
+    words += f'; better in {test["won"]:.0%} of the {unit}'
+  words += '.'
+  if math.isfinite(test['detectable']):
+    least = number(test['detectable'], scale)
+    words += f' A difference of {least} would have been found with 80% power.'
+  if test['seeds'] == 1:
+    words += ' Of one seed: how far another would move it is not in these.'
+  return words
+
+
+def p_words(p: float) -> str:
+  """Returns a p-value as a reader wants it."""
+  if not math.isfinite(p):
+    return 'no p'
+  return 'p < 0.001' if p < 0.001 else f'p = {p:.2g}'
 
 
 def gap_scale(reading: Reading) -> float:
@@ -301,14 +326,3 @@ def _unpaired(reading: Reading, sign: int) -> Reading:
   )
   tone = ('better' if sign * gap > 0 else 'worse') if apart else 'unclear'
   return reading._replace(difference=(gap, math.nan, math.nan), tone=tone)
-
-
-def _tone(sign: int, difference: tuple[float, float, float]) -> str:
-  mean, low, high = difference
-  if not math.isfinite(mean):
-    return 'none'
-  if not math.isfinite(low):
-    return 'few'
-  if low <= 0 <= high:
-    return 'unclear'
-  return 'better' if sign * mean > 0 else 'worse'

@@ -6,6 +6,10 @@ import json
 
 import numpy as np
 
+from pertjax.metrics import comparison_table
+from pertjax.metrics.certificate import FIELDS as CERTIFICATE_HEADER
+from pertjax.metrics.red_team import FIELDS as RED_TEAM_HEADER
+
 CSV_HEADER = (
   'model', 'seed', 'split', 'regime', 'covariate', 'condition', 'aggregate',
   'genes', 'metric', 'value', 'cells',
@@ -15,6 +19,7 @@ SUMMARY_HEADER = (
   'high', 'seeds', 'seed_sd', 'conditions', 'dropped', 'direction', 'best',
 )  # fmt: skip
 METRICS = ('cosine', 'pearson', 'rmse', 'mse', 'mae', 'r2')
+LARGE_METRICS = METRICS + tuple(f'{name}_rank' for name in METRICS)
 BASELINES = ('control', 'mean', 'additive', 'ridge')
 # How far a model's error is from the effect, and how much it shrinks effects.
 QUALITY = {
@@ -107,6 +112,8 @@ def write(
         )
   _write_csv(workdir / 'eval/metrics.csv', CSV_HEADER, rows)
   _write_summary(workdir / 'eval/summary.csv', rows)
+  write_paired(workdir / 'eval/paired.csv', rows)
+  write_calibration(workdir / 'eval', METRICS)
   models = list(dict.fromkeys(model for model, _ in runs if model != 'ceiling'))
   np.savez(
     workdir / 'eval/profiles.npz',
@@ -128,7 +135,9 @@ def write(
   return workdir
 
 
-def write_large(workdir, *, conditions=300, genes=5000, models=10):
+def write_large(
+  workdir, *, conditions=300, genes=5000, models=10, metrics=LARGE_METRICS
+):
   """Writes a run with noise for numbers, as large as the page promises."""
   rng = np.random.default_rng(0)
   (workdir / 'eval').mkdir(parents=True, exist_ok=True)
@@ -140,7 +149,7 @@ def write_large(workdir, *, conditions=300, genes=5000, models=10):
   for m, model in enumerate([*model_names, 'ceiling']):
     for aggregate in ('average', 'delta', 'logfc'):
       for gene_set in ('all', 'top20'):
-        for metric in METRICS + tuple(f'{name}_rank' for name in METRICS):
+        for metric in metrics:
           values = rng.normal(0.3 + 0.02 * m, 0.2, conditions).tolist()
           rows += [
             (
@@ -160,6 +169,8 @@ def write_large(workdir, *, conditions=300, genes=5000, models=10):
           ]
   _write_csv(workdir / 'eval/metrics.csv', CSV_HEADER, rows)
   _write_summary(workdir / 'eval/summary.csv', rows)
+  write_paired(workdir / 'eval/paired.csv', rows)
+  write_calibration(workdir / 'eval', metrics)
   shape = (models - 1, conditions, len(genes))
   predicted = rng.standard_normal(shape, np.float32).astype(np.float16)
   np.savez(
@@ -174,6 +185,102 @@ def write_large(workdir, *, conditions=300, genes=5000, models=10):
   config = {'model': {'name': 'model_0'}}
   (workdir / 'config.json').write_text(json.dumps(config))
   return workdir
+
+
+def write_paired(path, rows):
+  """Tests the rows of eval/metrics.csv as a run does."""
+  values, pairs = {}, {}
+  for row in rows:
+    model, member, _, regime, group, condition, *combo, value, _ = row
+    pair = pairs.setdefault((condition, group, regime), len(pairs))
+    own = values.setdefault(model, {}).setdefault(tuple(combo), {})
+    own.setdefault(member, {})[pair] = float(value)
+  closed = [
+    model
+    for model, own in values.items()
+    if list(next(iter(own.values()))) == [-1]
+  ]
+  dense = {
+    model: {
+      combo: np.array([[m[p] for p in range(len(pairs))] for m in own.values()])
+      for combo, own in found.items()
+    }
+    for model, found in values.items()
+  }
+  metrics = {combo[2] for own in values.values() for combo in own}
+  lines, notes = comparison_table.lines(
+    dense,
+    judged=[m for m in values if m not in closed],
+    baselines=[m for m in closed if m != 'ceiling'],
+    directions={
+      m: 'higher' if m in ('cosine', 'pearson', 'r2') else 'lower'
+      for m in metrics
+    },
+    conditions=[condition for condition, _, _ in pairs],
+    regimes=[regime for _, _, regime in pairs],
+    split='test',
+    num=500,
+  )
+  assert notes == []
+  fields = comparison_table.FIELDS
+  _write_csv(path, fields, [_fields(line, fields) for line in lines])
+
+
+def write_calibration(folder, metrics):
+  """Writes a certificate and a red team for metrics of log fold changes."""
+  lines, trials = [], []
+  for i, metric in enumerate(metrics):
+    higher = metric in ('cosine', 'pearson', 'r2')
+    best, worst = (1.0, 0.1) if higher else (0.0, 0.8)
+    ceiling = worst + (0.1 + i % 9 / 10) * (best - worst)
+    line = dict.fromkeys(CERTIFICATE_HEADER, np.nan) | {
+      'convention': 'perturbench' if i % 3 else 'a<b>',
+      'metric': f'{metric}_logfc' if i else 'delta|all|cosine',
+      'version': 1,
+      'direction': 'none' if i == 3 else 'higher' if higher else 'lower',
+      'best': np.nan if i == 3 else best,
+      'perturbed_mean': worst,
+      'control': worst - 30 if i == 2 else worst,
+      'technical_duplicate': ceiling,
+      'ceiling': ceiling,
+      'ceiling_low': ceiling - 0.02,
+      'ceiling_high': ceiling + 0.02,
+      'null': worst,
+      'null_low': worst - 0.1,
+      'null_high': worst + 0.1,
+      'dynamic_range': i % 9 / 10,
+      'conditions': 12,
+      'verdict': _VERDICTS[i % len(_VERDICTS)],
+    }
+    lines.append(_fields(line, CERTIFICATE_HEADER))
+    for flag in (False, i % 2 == 1):
+      trial = dict.fromkeys(RED_TEAM_HEADER, np.nan) | {
+        'convention': 'perturbench',
+        'metric': f'{metric}_logfc',
+        'submission': 'sign flipped' if flag else 'scrambled',
+        'value': 0.7,
+        'flag': flag,
+        'finding': 'scores above a <i>replicate</i>' if flag else '',
+      }
+      trials.append(_fields(trial, RED_TEAM_HEADER))
+  _write_csv(folder / 'certificate.csv', CERTIFICATE_HEADER, lines)
+  _write_csv(folder / 'red_team.csv', RED_TEAM_HEADER, trials)
+
+
+_VERDICTS = (
+  'tells a replicate from the mean',
+  'a replicate is no better than the mean',
+  'tells a replicate from the mean',
+  'a diagnostic: nothing is better or worse',
+)
+
+
+def _fields(line, names):
+  """Values as a run writes them: nothing for NaN."""
+  return [
+    '' if isinstance(line[n], float) and np.isnan(line[n]) else line[n]
+    for n in names
+  ]
 
 
 def _symbols(rng, count):

@@ -121,10 +121,33 @@ def test_the_verdict_and_the_leaderboard_agree(workdir):
   assert data['models'][rival]['name'] == 'additive'
   shown = f'{mean:.3f} (95% interval {low:.3f} to {high:.3f}'
   assert f'Difference {shown}'.replace('-', '−') in text
+  assert 'paired over 12 held-out pairs of condition and group' in text
+  assert 'and 3 seeds' not in text  # One of the three has failed.
+  assert 'and 2 seeds' in text
   scores = np.array(data['scores']['mean'], float).reshape(
     1, 3, len(data['models']), -1
   )
   assert f'{scores[0, 0, 0, combo]:.3f}' in text
+  # The file's own line, turned back: its positive is better.
+  with (workdir / 'eval/paired.csv').open() as file:
+    (line,) = [
+      row
+      for row in csv.DictReader(file)
+      if (row['regime'], row['model'], row['aggregate'], row['genes'])
+      == ('all', 'latent_additive', 'delta', 'all')
+      and row['metric'] == 'rmse'
+    ]
+  place = (0, 0, data['combos'].index(['delta', 'all', 'rmse']))
+  np.testing.assert_allclose(
+    [packed[k][place] for k in ('mean', 'low', 'high', 'p_adjusted')],
+    [
+      -float(line['difference']),
+      -float(line['high']),
+      -float(line['low']),
+      float(line['p_adjusted']),
+    ],
+    rtol=1e-6,
+  )
 
 
 def test_names_are_escaped(workdir):
@@ -184,6 +207,8 @@ def test_a_missing_file_is_said_and_the_rest_stays(workdir, name):
   data = payload(path)
   assert (data['scores'] is None) == (name == 'eval/summary.csv')
   assert (data['grids'] == [None]) == (name == 'eval/metrics.csv')
+  assert (data['differences'] == [None]) == (name == 'eval/paired.csv')
+  assert (data['certificate'] is None) == (name == 'eval/certificate.csv')
   assert (data['profiles'] is None) == (name == 'eval/profiles.npz')
   assert (data['curves'] is None) == (name == 'metrics.jsonl')
   if name != 'eval/metrics.csv':
@@ -200,10 +225,88 @@ def test_one_file_alone_makes_a_page(made, tmp_path, name):
 
 
 def test_empty_tables_make_a_page(workdir):
-  for name in ('eval/metrics.csv', 'eval/summary.csv'):
-    path = workdir / name
+  for name in ('paired', 'certificate', 'red_team', 'metrics', 'summary'):
+    path = workdir / f'eval/{name}.csv'
     path.write_text(path.read_text().splitlines()[0] + '\n')
-  assert 'No verdict.' in body(report.write(workdir))
+    text = body(report.write(workdir))
+    if name == 'paired':
+      assert 'There is no paired test' in text
+  for what in ('verdict', 'certificate', 'red team'):
+    assert f'No {what}.' in text
+
+
+def test_an_older_run_has_its_page(workdir):
+  for name in ('paired', 'certificate', 'red_team'):
+    (workdir / f'eval/{name}.csv').unlink()
+  text = body(report.write(workdir))
+  assert 'red team' not in text.lower().replace('.red ', '')
+  assert 'Submissions that deserve nothing' not in text
+  assert 'No paired tests.' in text
+  assert 'There is no paired test: eval/paired.csv does not hold' in text
+  assert re.search('the two 95% intervals (do not )?overlap', text)
+
+
+def test_the_certificate_and_the_red_team_are_shown(workdir):
+  path = report.write(workdir)
+  text, data = body(path), payload(path)
+  assert '3 of 6 metrics tell a replicate from the mean' in text
+  assert '2 have a fault on these data, 1 has nothing to say' in text
+  rows = {row['metric']: row for row in data['certificate']}
+  assert data['combos'][rows['delta|all|cosine']['combo']][0] == 'delta'
+  assert data['combos'][rows['rmse_logfc']['combo']] == ['logfc', 'all', 'rmse']
+  assert rows['delta|all|cosine']['chance'] is None
+  assert rows['pearson_logfc']['perturbed_mean'] == 0.1
+  assert '3 of 6 metrics reward a submission' in text
+  assert '(3 of 12 trials)' in text
+  assert text.count('scores above a &lt;i&gt;replicate') == 3
+  assert 'scrambled' not in text
+
+
+@pytest.mark.parametrize('name', ['paired', 'certificate', 'red_team'])
+def test_a_half_written_table_is_named(workdir, name):
+  path = workdir / f'eval/{name}.csv'
+  lines = path.read_text().splitlines()
+  path.write_text('\n'.join([*lines[:3], lines[3][:9]]))
+  with pytest.raises(ValueError, match=rf'eval/{name}\.csv: row 4 has'):
+    report.write(workdir)
+  path.write_text(lines[0][:40])
+  with pytest.raises(ValueError, match=rf"eval/{name}\.csv: column '.*missing"):
+    report.write(workdir)
+
+
+@pytest.mark.parametrize(
+  ('name', 'old', 'new', 'words'),
+  [
+    ('paired', ',not tested\n', ',untested\n', "verdict 'untested' is not kno"),
+    ('paired', ',higher,', ',up,', "direction 'up' is not known"),
+    ('certificate', ',higher,', ',upward,', "direction is 'upward'"),
+    ('red_team', ',True,', ',yes,', "flag is 'yes'"),
+  ],
+)
+def test_a_word_that_is_not_known_is_named(workdir, name, old, new, words):
+  path = workdir / f'eval/{name}.csv'
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new, 1))
+  with pytest.raises(ValueError, match=words) as error:
+    report.write(workdir)
+  assert f'eval/{name}.csv' in str(error.value)
+
+
+def test_a_certificate_without_numbers_makes_a_page(workdir):
+  path = workdir / 'eval/certificate.csv'
+  with path.open() as file:
+    rows = list(csv.DictReader(file))
+  text_columns = ('convention', 'metric', 'direction', 'verdict')
+  with path.open('w', newline='') as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(
+      {k: v if k in text_columns else '' for k, v in row.items()}
+      for row in rows
+    )
+  data = payload(report.write(workdir))
+  assert {row['ceiling'] for row in data['certificate']} == {None}
 
 
 def test_warnings_name_what_a_reader_must_know(workdir):
@@ -255,6 +358,20 @@ def test_a_large_run_stays_under_five_megabytes(large):
   assert len(data['profiles']['pairs']) == 300
   assert data['profiles']['index']['shape'][1] >= 100
   assert data['grids'][0]['combos'] == len(data['combos']) == 72
+
+
+@pytest.mark.slow
+def test_a_hundred_metrics_stay_under_five_megabytes(tmp_path):
+  metrics = tuple(f'metric_{i}' for i in range(17))
+  fabricated_run.write_large(
+    tmp_path, conditions=40, genes=2000, metrics=metrics
+  )
+  named = [f'metric_{i}' for i in range(100)]
+  fabricated_run.write_calibration(tmp_path / 'eval', named)
+  path = report.write(tmp_path)
+  data = payload(path)
+  assert (len(data['combos']), len(data['certificate'])) == (102, 100)
+  assert path.stat().st_size < 5_000_000
 
 
 def run_script(path, script, tmp_path):
@@ -343,6 +460,11 @@ TOUR = """(() => {
   out.crosses = all('#curves path.broken').length;
   out.matrix = all('.matrix tbody tr').map((x) => x.children.length);
   out.bold = all('main b').filter((x) => x.closest('.pick, .board')).length;
+  const ranges = () => all('.ranges tbody tr').length;
+  out.ranges = ranges();
+  out.marks = all('.ranges .mark').length;
+  out.words = all('.word').map((x) => x.textContent).filter((x) => x);
+  out.tip = all('.verdict-cell').map((x) => x.tip).find((x) => x).join('; ');
   out.failure = document.getElementById('failure').hidden;
   return out;
 })()"""
@@ -383,6 +505,11 @@ def test_the_page_draws_and_answers_in_a_browser(workdir, tmp_path):
   assert out['crosses'] >= 1
   assert len(set(out['matrix'])) == 1
   assert out['bold'] == 0
+  assert out['ranges'] == 6
+  assert out['marks'] >= 6 * 4
+  # Six conditions in a regime, two models: what is trained is judged.
+  assert len(out['words']) == 2
+  assert 'Paired over' in out['tip']
 
 
 @pytest.mark.slow

@@ -1,73 +1,106 @@
-"""Differences condition by condition, and their intervals."""
+"""Paired tests of a run, placed beside its tables."""
 
 import numpy as np
+import pytest
 
-from pertjax.report import paired
+from pertjax.report import columns, paired, read, scores
 
-
-def test_differences_are_paired():
-  rng = np.random.default_rng(0)
-  hard = rng.normal(size=40)  # A condition is hard for every model.
-  values = np.stack([hard, hard + 0.1, hard + rng.normal(0, 0.5, 40)])[:, None]
-  names = tuple(f'c{i}' for i in range(40))
-  gap = paired.differences(values, np.array([0]), names)
-  np.testing.assert_allclose(gap.mean[1, 0], 0.1)
-  np.testing.assert_allclose([gap.low[1, 0], gap.high[1, 0]], 0.1)
-  assert gap.low[2, 0] < gap.mean[2, 0] < gap.high[2, 0]
-  assert gap.mean[0, 0] == gap.low[0, 0] == gap.high[0, 0] == 0
-  assert gap.pairs.tolist() == [[40]] * 3
-  again = paired.differences(values, np.array([0]), names)
-  np.testing.assert_array_equal(gap.low, again.low)
-
-
-def test_the_interval_covers_as_often_as_it_says():
-  rng = np.random.default_rng(1)
-  repeats, n = 400, 12
-  # Each repeat is a combination; they share resamples, not values.
-  values = np.stack(
-    [np.zeros((repeats, n)), rng.normal(0.3, 1.0, (repeats, n))]
-  )
-  names = tuple(f'c{i}' for i in range(n))
-  gap = paired.differences(values, np.zeros(repeats, int), names)
-  covered = (gap.low[1] <= 0.3) & (gap.high[1] >= 0.3)
-  # The standard error of 95% over 400 repeats is 1.1 points.
-  assert 0.915 <= covered.mean() <= 0.985
-
-
-def test_groups_of_one_condition_are_resampled_together():
-  rng = np.random.default_rng(2)
-  effect = rng.normal(size=20)
-  values = np.zeros((2, 1, 60))
-  values[1, 0] = np.repeat(effect, 3)
-  together = tuple(f'c{i}' for i in np.repeat(np.arange(20), 3))
-  apart = tuple(f'c{i}' for i in range(60))
-  wide = paired.differences(values, np.array([0]), together)
-  narrow = paired.differences(values, np.array([0]), apart)
-  np.testing.assert_allclose(wide.mean, narrow.mean)
-  ratio = (wide.high - wide.low)[1, 0] / (narrow.high - narrow.low)[1, 0]
-  assert 1.5 < ratio < 2.0  # sqrt(3), widened for 20 instead of 60.
+AXES = scores.Axes(
+  models=('net', 'additive', 'mean'),
+  kinds=('trained', 'baseline', 'baseline'),
+  primary=0,
+  splits=('test',),
+  regimes=('all', 'seen2'),
+  combos=(('delta', 'all', 'pearson'), ('delta', 'all', 'rmse')),
+  directions={'pearson': 'higher', 'rmse': 'lower'},
+  bests={'pearson': 1.0, 'rmse': 0.0},
+)
+LINE = {
+  'split': 'test',
+  'regime': 'all',
+  'model': 'net',
+  'against': 'additive',
+  'aggregate': 'delta',
+  'genes': 'all',
+  'metric': 'pearson',
+  'direction': 'higher',
+  'verdict': 'better',
+  'difference': 0.2,
+  'low': 0.1,
+  'high': 0.4,
+  'p_adjusted': 0.01,
+  'tests': 1,
+  'effect': 0.7,
+  'won': 0.9,
+  'conditions': 20,
+  'infinite': 0,
+  'seeds': 3,
+  'detectable': 0.15,
+}
+LOWER = LINE | {'metric': 'rmse', 'direction': 'lower'}
 
 
-def test_differences_skip_what_is_undefined_and_refuse_few():
-  values = np.zeros((2, 2, 8))
-  values[1] = 1
-  values[1, 0, :2] = np.nan
-  values[1, 1, :5] = np.nan
-  names = tuple(f'c{i}' for i in range(8))
-  gap = paired.differences(values, np.array([0, 0]), names)
-  assert gap.pairs[1].tolist() == [6, 3]
-  assert gap.mean[1].tolist() == [1, 1]
-  assert np.isfinite(gap.low[1]).tolist() == [True, False]
-  none = paired.differences(values, np.array([-1, -1]), names)
-  assert np.isnan(none.mean).all()
-  empty = paired.differences(values[..., :0], np.array([0, 0]), ())
-  assert np.isnan(empty.mean).all()
+def make(tmp_path, *lines):
+  path = tmp_path / 'paired.csv'
+  names = (*read.PAIRED_TEXT, *read.PAIRED_NUMBERS)
+  rows = [','.join(str(line[n]) for n in names) for line in lines]
+  path.write_text('\n'.join([','.join(names), *rows]) + '\n')
+  table = columns.read(path, text=read.PAIRED_TEXT, numbers=read.PAIRED_NUMBERS)
+  return paired.make(table, AXES)
 
 
-def test_rounding_is_not_an_effect():
-  base = np.linspace(0.2, 0.9, 30)
-  values = np.stack([base, base * (1 + 3e-7), base * (1 + 1e-4)])[:, None]
-  names = tuple(map(str, range(30)))
-  gap = paired.differences(values, np.array([0]), names)
-  assert gap.low[1, 0] == gap.high[1, 0] == 0
-  assert gap.low[2, 0] > 0
+def test_lines_are_placed(tmp_path):
+  other = LINE | {'model': 'mean', 'verdict': 'not tested', 'p_adjusted': ''}
+  found = make(tmp_path, LINE, other | {'regime': 'seen2'})
+  assert found.rivals.tolist() == [[[1, -1], [1, -1]]]
+  assert found.mean[0, 0, 0, 0] == 0.2
+  assert found.numbers['p_adjusted'][0, 0, 0, 0] == 0.01
+  assert np.isfinite(found.mean).sum() == 2
+  tones = [*paired.TONES.values(), '']
+  assert tones[found.tones[0, 0, 0, 0]] == 'better'
+  assert tones[found.tones[0, 1, 2, 0]] == 'none'
+  assert (found.tones >= 0).sum() == 2
+  assert np.isnan(found.numbers['p_adjusted'][0, 1, 2, 0])
+  assert found.notes == ()
+
+
+def test_a_difference_is_turned_back_where_lower_is_better(tmp_path):
+  found = make(tmp_path, LOWER, LINE)
+  place = (0, 0, 0, 1)
+  ends = [float(x[place]) for x in (found.low, found.mean, found.high)]
+  assert ends == [-0.4, -0.2, -0.1]
+  assert found.numbers['effect'][place] == 0.7
+
+
+def test_lines_without_a_place_are_counted(tmp_path):
+  strange = [
+    LINE | {key: 'strange'}
+    for key in ('split', 'regime', 'model', 'against', 'metric')
+  ]
+  found = make(tmp_path, *strange, LINE | {'infinite': 4})
+  assert found.notes[0].startswith('5 of 6 lines of eval/paired.csv')
+  assert found.notes[1].startswith('1 paired comparisons hold infinite')
+  assert np.isfinite(found.mean).sum() == 1
+  nothing = make(tmp_path, *strange)
+  assert (nothing.rivals == -1).all()
+  assert make(tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+  ('lines', 'words'),
+  [
+    ((LINE, LINE), "two lines for model 'net'.*delta/all/pearson"),
+    (
+      (LINE, LINE | {'model': 'additive', 'against': 'mean'}),
+      "two baselines, '(mean|additive)' and",
+    ),
+    (
+      (LINE | {'verdict': 'good'},),
+      "verdict 'good' is not known, exp.*'worse'",
+    ),
+    ((LINE | {'direction': 'none'},), "direction 'none' is not known"),
+  ],
+)
+def test_what_cannot_be_is_an_error(tmp_path, lines, words):
+  with pytest.raises(ValueError, match=words):
+    make(tmp_path, *lines)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pertjax.report import scores, verdict
+from pertjax.metrics import comparison_table
+from pertjax.report import columns, paired, read, scores, verdict
 
 AXES = scores.Axes(
   models=('net', 'additive', 'mean', 'ceiling'),
@@ -46,10 +47,57 @@ def make(values, *, low=-0.05, high=0.05):
   return table, grid
 
 
-def judge(values, *, combo=0, paired=True, axes=AXES, **kwargs):
+def make_tests(axes, values):
+  """Returns paired.Paired of [models, pairs] values, the same in both combos.
+
+  A model of kind 'trained' is judged.
+  """
+  named = {
+    kind: [m for m, k in zip(axes.models, axes.kinds) if k == kind]
+    for kind in ('trained', 'baseline')
+  }
+  count = np.shape(values)[1]
+  lines, _ = comparison_table.lines(
+    {
+      model: {combo: np.asarray(row, float)[None] for combo in axes.combos}
+      for model, row in zip(axes.models, values)
+    },
+    judged=named['trained'],
+    baselines=named['baseline'],
+    directions=axes.directions,
+    conditions=[f'c{i}' for i in range(count)],
+    regimes=['seen2'] * count,
+    split='test',
+  )
+  return paired.make(table_of(lines), axes)
+
+
+def table_of(lines):
+  """Returns lines as columns.read would read them."""
+  text = {}
+  for key in read.PAIRED_TEXT:
+    names = list(dict.fromkeys(line[key] for line in lines))
+    codes = [names.index(line[key]) for line in lines]
+    text[key] = (tuple(names), np.array(codes, np.int32))
+  return columns.Table(
+    text,
+    {
+      key: np.array([line[key] for line in lines], float)
+      for key in read.PAIRED_NUMBERS
+    },
+  )
+
+
+def judge(values, *, combo=0, tested=True, axes=AXES, **kwargs):
   table, grid = make(values, **kwargs)
   return verdict.read(
-    axes, table, grid if paired else None, split=0, regime=0, combo=combo
+    axes,
+    table,
+    grid,
+    make_tests(axes, values) if tested else None,
+    split=0,
+    regime=0,
+    combo=combo,
   )
 
 
@@ -69,7 +117,7 @@ def spread(mean, count=30, scale=0.02, seed=0):
     (0.6, 'unclear', 'does not clearly beat it.'),
   ],
 )
-def test_the_tone_follows_the_paired_interval(model, tone, end):
+def test_the_tone_follows_the_paired_test(model, tone, end):
   values = [
     spread(model, scale=0.1, seed=1),
     spread(0.6, scale=0.1),
@@ -88,8 +136,20 @@ def test_the_tone_follows_the_paired_interval(model, tone, end):
     reading
   )
   line = verdict.evidence(reading)
-  assert ('which includes zero' in line) == (tone == 'unclear')
   assert 'paired over 30 held-out conditions' in line
+  test = reading.test
+  assert (test['p_adjusted'] < 0.05) == (tone != 'unclear')
+  assert verdict.p_words(test['p_adjusted']) in line
+  least = verdict.number(test['detectable'], verdict.gap_scale(reading))
+  assert f'A difference of {least} would have been found with 80% power' in line
+  assert 'Of one seed' in line
+  assert 'adjusted for' not in line
+
+
+def test_p_is_adjusted_for_the_trained_models():
+  axes = AXES._replace(kinds=('trained', 'baseline', 'trained', 'ceiling'))
+  values = [spread(0.7, seed=1), spread(0.6), spread(0.65), np.full(30, 0.9)]
+  assert 'adjusted for 2 models' in verdict.evidence(judge(values, axes=axes))
 
 
 def test_lower_is_better_turns_the_sign_and_has_no_share():
@@ -122,19 +182,21 @@ def test_too_few_conditions_give_no_verdict():
   reading = judge([[0.9] * 3, [0.1] * 3, [0.0] * 3, [1.0] * 3])
   assert reading.tone == 'few'
   assert 'too few conditions' in words(reading)
-  assert 'no interval' in verdict.evidence(reading)
+  line = verdict.evidence(reading)
+  assert 'no difference could have been significant' in line
+  assert '95% interval' not in line
 
 
 @pytest.mark.parametrize(
   ('model', 'tone'), [(0.9, 'better'), (0.3, 'worse'), (0.65, 'unclear')]
 )
-def test_without_single_values_intervals_are_compared(model, tone):
+def test_without_paired_tests_intervals_are_compared(model, tone):
   values = [[model] * 9, [0.6] * 9, [0.1] * 9, [1.0] * 9]
-  reading = judge(values, paired=False)
-  assert (reading.tone, reading.paired) == (tone, False)
+  reading = judge(values, tested=False)
+  assert (reading.tone, reading.test) == (tone, {})
   line = verdict.evidence(reading)
   assert ('do not overlap' in line) == (tone != 'unclear')
-  assert 'eval/metrics.csv' in line
+  assert 'eval/paired.csv' in line
 
 
 def test_nothing_is_claimed_without_a_model_a_value_or_a_baseline():
@@ -150,12 +212,34 @@ def test_nothing_is_claimed_without_a_model_a_value_or_a_baseline():
   assert 'no baseline to compare it with' in words(reading, axes=alone)
 
 
+def test_the_rival_is_the_one_that_was_tested():
+  values = [spread(0.7), spread(0.6), spread(0.5), np.full(30, 0.9)]
+  table, grid = make(values)
+  swapped = AXES._replace(
+    models=('net', 'mean', 'additive', 'ceiling'),
+  )
+  tests = make_tests(swapped, values)
+  options = {'split': 0, 'regime': 0, 'combo': 0}
+  assert tests.rivals[0, 0, 0] == 1
+  tests = tests._replace(rivals=np.full_like(tests.rivals, 2))
+  assert verdict.read(AXES, table, grid, tests, **options).baseline == 2
+
+
 def test_the_headline_is_the_configured_one():
   assert verdict.headline_combo(AXES, None) == 0
   config = {'eval': {'leaderboard': ['average', 'top20', 'rmse']}}
   assert verdict.headline_combo(AXES, config) == 1
   config = {'eval': {'leaderboard': ['delta', 'all', 'spearman']}}
   assert verdict.headline_combo(AXES, config) == 0
+
+
+@pytest.mark.parametrize(
+  ('p', 'text'),
+  [(0.0004, 'p < 0.001'), (0.0123, 'p = 0.012'), (1.0, 'p = 1')],
+)
+def test_p_words(p, text):
+  assert verdict.p_words(p) == text
+  assert verdict.p_words(math.nan) == 'no p'
 
 
 @pytest.mark.parametrize(
