@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from pertjax.metrics import intervals, stand_ins, tested
+from pertjax.metrics import intervals, stand_ins, tested, weighted
 from pertjax.metrics import problem as problem_lib
 from pertjax.metrics.conventions import base
 
@@ -145,16 +145,17 @@ def mean_of(values: np.ndarray | base.Panel) -> float:
 def dynamic_range(
   column: base.Column, positive: float, negative: float
 ) -> float:
-  """Returns (positive - negative) / (best - negative), within -1 and 1.
+  """Returns what of the range a positive control covers: `weighted.drf`.
 
-  The dynamic range fraction of Miller et al. (2025, CellSimBench); NaN where
-  the metric has no best value.
+  NaN where the metric has no best value.
   """
-  if column.best is None or not math.isfinite(positive + negative):
+  if column.best is None or column.direction == 'none':
     return math.nan
-  sign = -1.0 if column.direction == 'lower' else 1.0
-  reach = sign * (column.best - negative)
-  return float(np.clip(sign * (positive - negative) / (reach + 1e-6), -1, 1))
+  return float(
+    weighted.drf(
+      positive, negative, perfect=column.best, direction=column.direction
+    )
+  )
 
 
 def line(

@@ -21,7 +21,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from pertjax.metrics import pseudobulk
+from pertjax.metrics import pseudobulk, weighted
 from pertjax.types import Array
 
 # Root mean square over genes below which a row counts as having no direction;
@@ -58,80 +58,7 @@ def counted_rows(x: Array, mask: Array | None) -> tuple[Array, Array]:
 
 
 # ----------------------------------------------------------------------------
-# Weighted errors. They have no step: these are the metrics themselves.
-
-
-def significance_weights(score: Array, *, mask: Array | None = None) -> Array:
-  """Returns ((|t| - min) / (max - min))^2, [..., conditions, genes].
-
-  CellSimBench (Miller et al. 2025; Mejia et al. 2025): t is the statistic of
-  the real cells of a condition against the rest. A row without spread gets
-  equal weights, as do rows whose weights sum to 0 there.
-
-  Args:
-    score: [..., conditions, genes] t; its sign is not read.
-    mask: see pseudobulk; weights are 0 in the genes that do not count.
-  """
-  score = jnp.asarray(score)
-  strength = jnp.abs(score.astype(pseudobulk.wide(score)))
-  if mask is not None:
-    mask = jnp.broadcast_to(mask, strength.shape)
-  bounds = {
-    'axis': -1,
-    'keepdims': True,
-    'where': True if mask is None else mask,
-  }
-  low = jnp.min(strength, initial=jnp.inf, **bounds)
-  high = jnp.max(strength, initial=-jnp.inf, **bounds)
-  flat = high <= low
-  share = (strength - low) / jnp.where(flat, 1, high - low)
-  weight = jnp.where(flat, 1, jnp.square(share))
-  return weight if mask is None else jnp.where(mask, weight, 0)
-
-
-def _weights(
-  weights: Array | None, like: Array, mask: Array | None
-) -> tuple[Array, Array]:
-  """Returns weights that sum to 1 over counted genes, and where they can.
-
-  Equal where they sum to 0, which is CellSimBench's rule.
-  """
-  ones, number = counted_rows(jnp.ones_like(like), mask)
-  if weights is None:
-    kept = ones
-  else:
-    kept = jnp.broadcast_to(weights, like.shape).astype(like.dtype)
-    kept = kept if mask is None else jnp.where(mask, kept, 0)
-    empty = jnp.sum(kept, axis=-1, keepdims=True) == 0
-    kept = jnp.where(empty, ones, kept)
-  defined = number > 0
-  total = jnp.where(defined, jnp.sum(kept, axis=-1, keepdims=True), 1)
-  return kept / total, defined[..., 0]
-
-
-def weighted_mse(
-  predicted: Array,
-  observed: Array,
-  weights: Array,
-  *,
-  mask: Array | None = None,
-) -> Array:
-  """Returns sum w (a - b)^2 / sum w over genes (CellSimBench's WMSE).
-
-  Args:
-    predicted: [..., conditions, genes].
-    observed: same shape.
-    weights: same shape, not negative, as by `significance_weights`; equal
-      where they sum to 0.
-    mask: see pseudobulk.
-
-  Returns:
-    [..., conditions]; NaN where no gene counts.
-  """
-  predicted, observed, mask = pseudobulk.aligned(predicted, observed, mask)
-  share, defined = _weights(weights, predicted, mask)
-  squared, _ = counted_rows(jnp.square(predicted - observed), mask)
-  return answer(jnp.sum(share * squared, axis=-1), defined)
+# Weighted errors: weighted.py has them, they have no step.
 
 
 def weighted_r2_delta(
@@ -153,7 +80,7 @@ def weighted_r2_delta(
     predicted: [..., conditions, genes].
     observed: same shape.
     control: same shape, or one that broadcasts to it.
-    weights: as in `weighted_mse`.
+    weights: as in `weighted.wmse`.
     mask: see pseudobulk.
     eps: added to the spread as eps^2; None or 0 gives the metric.
 
@@ -161,18 +88,17 @@ def weighted_r2_delta(
     [..., conditions]; NaN where no gene counts, or without `eps` where the
     observed change does not vary.
   """
+  if is_hard(eps):
+    return weighted.weighted_r2_delta(
+      predicted, observed, control, weights, mask=mask
+    )
   predicted, observed, mask = pseudobulk.aligned(predicted, observed, mask)
   control = jnp.broadcast_to(control, predicted.shape)
-  share, defined = _weights(weights, predicted, mask)
+  share, defined = weighted.shares(weights, predicted, mask)
   change, _ = counted_rows(observed - control, mask)
   error, _ = counted_rows(predicted - observed, mask)
   mean = jnp.sum(share * change, axis=-1, keepdims=True)
-  spread = jnp.sum(share * jnp.square(change - mean), axis=-1)
-  if is_hard(eps):
-    defined = defined & (spread > 0)
-    spread = jnp.where(spread > 0, spread, 1)
-  else:
-    spread = spread + eps**2
+  spread = jnp.sum(share * jnp.square(change - mean), axis=-1) + eps**2
   return answer(1 - jnp.sum(share * error**2, axis=-1) / spread, defined)
 
 
@@ -362,7 +288,9 @@ def direction_match(
     [..., conditions]; NaN where no gene counts.
   """
   predicted, observed, mask = pseudobulk.aligned(predicted, observed, mask)
-  share, defined = _weights(weights, predicted, mask)
+  share, defined = weighted.shares(
+    1.0 if weights is None else weights, predicted, mask
+  )
   a, number = counted_rows(predicted, mask)
   b, _ = counted_rows(observed, mask)
   if is_hard(temperature):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pertjax.metrics import pseudobulk, soft, soft_ranks
+from pertjax.metrics import pseudobulk, soft, soft_ranks, weighted
 from pertjax.types import Array
 
 
@@ -34,13 +34,13 @@ def _mse(predicted, observed, control, groups, *, temperature, metric):
 
 def _weighted_mse(predicted, observed, control, groups, *, temperature, metric):
   del groups, temperature, metric
-  weights = soft.significance_weights(observed - control)
-  return soft.weighted_mse(predicted, observed, weights)
+  weights = weighted.significance_weights(observed - control)
+  return weighted.wmse(predicted, observed, weights)
 
 
 def _weighted_r2(predicted, observed, control, groups, *, temperature, metric):
   del groups, temperature, metric
-  weights = soft.significance_weights(observed - control)
+  weights = weighted.significance_weights(observed - control)
   return 1 - soft.weighted_r2_delta(
     predicted, observed, control, weights, eps=soft.EPS
   )
@@ -83,7 +83,7 @@ def _direction(predicted, observed, control, groups, *, temperature, metric):
     predicted - control,
     change,
     temperature=temperature,
-    weights=soft.significance_weights(change),
+    weights=weighted.significance_weights(change),
   )
 
 

@@ -9,7 +9,14 @@ import pytest
 from jax import test_util
 from numpy import testing
 
-from pertjax.metrics import pseudobulk, ranks, soft, soft_losses, soft_ranks
+from pertjax.metrics import (
+  pseudobulk,
+  ranks,
+  soft,
+  soft_losses,
+  soft_ranks,
+  weighted,
+)
 
 CONDITIONS, GENES = 8, 30
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 2])
@@ -214,10 +221,10 @@ def test_weighted_errors_by_hand():
   observed = jnp.array([[1.0, 4.0, 2.0, 5.0]])
   score = jnp.array([[-1.0, 3.0, 2.0, jnp.nan]])
   mask = jnp.array([True, True, True, False])
-  weights = soft.significance_weights(score, mask=mask)
+  weights = weighted.significance_weights(score, mask=mask)
   testing.assert_allclose(weights, [[0, 1, 0.25, 0]])
   testing.assert_allclose(
-    soft.weighted_mse(predicted, observed, weights, mask=mask),
+    weighted.wmse(predicted, observed, weights, mask=mask),
     [(1 * 4 + 0.25 * 1) / 1.25],
   )
   mean = (4 + 0.25 * 2) / 1.25
@@ -234,11 +241,11 @@ def test_weights_that_say_nothing_are_equal():
   predicted, observed, control = rows()
   flat = jnp.full((CONDITIONS, GENES), -2.0)
   testing.assert_array_equal(
-    soft.significance_weights(flat), jnp.ones_like(flat)
+    weighted.significance_weights(flat), jnp.ones_like(flat)
   )
   zero = jnp.zeros((CONDITIONS, GENES))
   testing.assert_allclose(
-    soft.weighted_mse(predicted, observed, zero),
+    weighted.wmse(predicted, observed, zero),
     pseudobulk.mse(predicted, observed),
     rtol=1e-12,
   )
@@ -273,7 +280,7 @@ PER_ROW = {
   ),
   'cosine': soft.cosine,
   'pearson': soft.pearson,
-  'weighted mse': lambda p, o, **k: soft.weighted_mse(p, o, jnp.abs(o), **k),
+  'weighted mse': lambda p, o, **k: weighted.wmse(p, o, jnp.abs(o), **k),
   'weighted r2': lambda p, o, **k: soft.weighted_r2_delta(
     p, o, jnp.zeros_like(o), jnp.abs(o), eps=soft.EPS, **k
   ),
