@@ -19,7 +19,15 @@ from typing import Any
 import ml_collections
 
 from pertjax import losses, metrics, models, names, optimizers, train_step
-from pertjax.data import arrays, catalog, conventions, hvg, preprocess, splits
+from pertjax.data import (
+  arrays,
+  catalog,
+  conventions,
+  gene_sets,
+  hvg,
+  preprocess,
+  splits,
+)
 from pertjax.data import simulate as simulator
 from pertjax.metrics import ranks, soft_losses
 from pertjax.models import baselines
@@ -119,6 +127,8 @@ def default(
   config.log = {'tensorboard': True, 'report': True}
   for key, value in getattr(module, 'recipe', dict)().items():
     config[key.split('.')[0]][key.split('.')[1]] = value
+  # Keys of the model that follow others until they are set themselves.
+  getattr(module, 'link', lambda config: None)(config)
   return config
 
 
@@ -166,6 +176,8 @@ def _data() -> dict[str, Any]:
     'make_unique': False,
     'drop_groups_without_control': False,
     **_settable(preprocess.default_options()),
+    # Gene sets of a file, and which are used; see data/gene_sets.py.
+    **gene_sets.DEFAULTS,
     # On the device: 'float32', 'bfloat16' or 'csr'.
     'storage': 'float32',
     'simulate': simulator.default_config(),
@@ -307,6 +319,8 @@ _LOWEST = {
   'num_seeds': 1,
   'data.min_cells': 0,
   'data.min_cells_per_gene': 0,
+  'data.gene_set_min': 1,
+  'data.gene_set_max': 0,
   'data.num_hvg': 0,
   'data.degs': 0,
   'split.seed': 0,
@@ -350,11 +364,16 @@ def validate(config) -> None:
     for value in values if isinstance(values, (tuple, list)) else (values,):
       if value not in allowed:
         raise ValueError(names.unknown(key, value, allowed))
+  gene_sets.check(config.data)
   optimizers.validate(config.optimizer)
   _check_leaderboard(config.eval)
   _check_steps(config.train)
   fleet_settings(config)
   _check_loss(config)
+  # What the model can say before it is built.
+  check = getattr(models.module(config.model.name), 'check_config', None)
+  if check is not None:
+    check(config)
 
 
 def _same_keys(config) -> None:

@@ -16,6 +16,8 @@ from pertjax.data import (
   arrays,
   catalog,
   conventions,
+  gene_set_report,
+  gene_sets,
   genes,
   h5ad,
   preprocess,
@@ -37,13 +39,19 @@ def load(
     ValueError: for anything in the file or the config that cannot be right.
     OSError: if a file is missing or cannot be downloaded.
   """
+  # Before the cells: a damaged file of gene sets is found in a second.
+  wanted = gene_sets.of_config(config.data)
   raw, source = read_raw(config.data, seed=config.seed, say=say)
+  if wanted is not None:
+    gene_sets.align(wanted.sets, raw.gene_names, wanted.ids)
+    source['gene_sets'] = gene_sets.record(wanted)
   split = make_split(config.split, raw)
   processed = preprocess.run(
     raw,
     options={k: config.data[k] for k in preprocess.default_options()},
     train_cells=split.cells == types.TRAIN,
   )
+  sets, set_notes = _gene_sets(wanted, raw, processed.gene_names)
   matrix = processed.X
   storage = config.data.storage
   limit = arrays.memory_of(jax.devices()[0])
@@ -93,8 +101,8 @@ def load(
     split=split,
     fingerprint=raw.fingerprint,
     source=source,
-    gene_sets=_gene_columns(raw.gene_sets, processed.gene_names),
-    notes=(*raw.notes, *processed.notes, *split.notes),
+    gene_sets=sets,
+    notes=(*raw.notes, *processed.notes, *split.notes, *set_notes),
   )
   return data, spec
 
@@ -239,6 +247,21 @@ def _group_covariates(raw: h5ad.Raw) -> np.ndarray:
     for group in raw.groups
   ]
   return np.asarray(table, np.int32).reshape(len(raw.groups), len(levels))
+
+
+def _gene_sets(
+  wanted: gene_sets.Request | None, raw: h5ad.Raw, names
+) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
+  """Returns the gene sets of the config's files, or of the data; and notes."""
+  if wanted is None:
+    return _gene_columns(raw.gene_sets, names), ()
+  found = gene_sets.select(wanted, names)
+  notes = gene_set_report.lines(found.coverage)
+  if raw.gene_sets:
+    notes += (
+      f'gene sets: the {len(raw.gene_sets):,} of the data itself are replaced',
+    )
+  return found.columns, notes
 
 
 def _gene_columns(sets, gene_names) -> dict[str, tuple[int, ...]]:
