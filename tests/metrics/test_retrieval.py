@@ -224,3 +224,58 @@ def test_wrong_shapes():
     retrieval.distances(predicted[:, 1:], truth, metric='l1')
   with pytest.raises(ValueError, match='square'):
     retrieval.discrimination(predicted[1:], truth, metric='l1')
+
+
+@pytest.mark.parametrize('rule', ['all genes', 'own', 'mask'])
+def test_settled_places_are_those_of_float64(rule):
+  """Float32 alone would exchange neighbours here."""
+  random = np.random.default_rng(0)
+  observed = random.normal(size=(40, 30))
+  # Neighbours that differ by less than float32 can tell, and exact twins.
+  observed[20:30] = observed[10:20] + 1e-9 * random.normal(size=(10, 30))
+  observed[30:35] = observed[5:10]
+  predicted = observed + 0.5 * random.normal(size=observed.shape)
+  predicted[15] = predicted[14]
+  rules = {'own': None, 'mask': None}
+  if rule == 'own':
+    rules['own'] = random.integers(-1, 30, 40)
+  elif rule == 'mask':
+    rules['mask'] = random.random(30) < 0.7
+  with jax.enable_x64(True):
+    exact = retrieval.distances(predicted, observed, metric='l1', **rules)
+    found = retrieval.settled(predicted, observed, **rules)
+    for ties in retrieval.TIES:
+      testing.assert_array_equal(
+        retrieval.place(found, ties=ties), retrieval.place(exact, ties=ties)
+      )
+    rough = retrieval.distances(
+      *(x.astype(np.float32) for x in (predicted, observed)),
+      metric='l1',
+      **rules,
+    )
+    assert (retrieval.place(rough) != retrieval.place(exact)).any()
+
+
+def test_many_conditions_of_float64_are_settled(monkeypatch):
+  random = np.random.default_rng(1)
+  observed = random.normal(size=(12, 20))
+  predicted = observed + random.normal(size=observed.shape)
+  with jax.enable_x64(True):
+    before = retrieval.discrimination(predicted, observed, metric='l1')
+    calls = []
+    monkeypatch.setattr(retrieval, '_MANY', 12)
+    settled = retrieval.settled
+    monkeypatch.setattr(
+      retrieval,
+      'settled',
+      lambda *a, **k: calls.append(1) or settled(*a, **k),
+    )
+    after = retrieval.discrimination(predicted, observed, metric='l1')
+  testing.assert_array_equal(before, after)
+  assert calls
+  # Equal everywhere: nothing to settle one by one.
+  with jax.enable_x64(True):
+    flat = np.zeros((12, 20))
+    testing.assert_allclose(
+      retrieval.discrimination(flat, flat, metric='l1'), 0.5
+    )
