@@ -291,4 +291,8 @@ def _verdict(column, line) -> str:
     faults.append('a replicate is no better than the mean')
   elif math.isfinite(reach) and reach < _LITTLE:
     faults.append(f'a replicate reaches {reach:.1%} of the range only')
-  return '; '.join(faults) or 'tells a replicate from the mean'
+  if faults:
+    return '; '.join(faults)
+  if math.isnan(reach):
+    return 'nothing to compare a replicate with: the mean has no value'
+  return 'tells a replicate from the mean'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,18 @@ from pertjax import names as name_lib
 from pertjax.metrics import sides
 
 SCALES = ('log1p', 'counts')
+
+
+class Names(NamedTuple):
+  """Names of cells, each name held once.
+
+  Attributes:
+    distinct: all different.
+    code: int [cells], into `distinct`; -1 for a cell that is not read.
+  """
+
+  distinct: tuple[str, ...]
+  code: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +51,8 @@ class Problem:
     scale: what the values are, one of SCALES.
     engine: of differential expression, see `differential.engines.de`.
     tables: a cache of the tests that were made; starts empty.
+    said: lines on how values were computed, in order; shared by the problems
+      that are made of this one.
   """
 
   genes: tuple[str, ...]
@@ -51,6 +65,7 @@ class Problem:
   scale: str = 'log1p'
   engine: str = 'auto'
   tables: dict[Any, Any] = dataclasses.field(default_factory=dict)
+  said: dict[str, None] = dataclasses.field(default_factory=dict)
 
   @property
   def num_conditions(self) -> int:
@@ -179,14 +194,14 @@ class Problem:
 
 def from_arrays(
   observed: Any,
-  observed_conditions: Sequence[str],
+  observed_conditions: Sequence[str] | Names,
   predicted: Any,
-  predicted_conditions: Sequence[str],
+  predicted_conditions: Sequence[str] | Names,
   *,
   control: str,
   genes: Sequence[str],
-  observed_groups: Sequence[str] | None = None,
-  predicted_groups: Sequence[str] | None = None,
+  observed_groups: Sequence[str] | Names | None = None,
+  predicted_groups: Sequence[str] | Names | None = None,
   targets: Mapping[str, Sequence[str]] | None = None,
   scale: str = 'log1p',
   engine: str = 'auto',
@@ -198,7 +213,7 @@ def from_arrays(
 
   Args:
     observed: [cells, genes], dense or CSR.
-    observed_conditions: [cells] names.
+    observed_conditions: [cells] names, or `Names`.
     predicted: [cells, genes] of the same genes.
     predicted_conditions: [cells] names.
     control: name of the control.
@@ -214,14 +229,14 @@ def from_arrays(
     ValueError: when no condition is on both sides, or a group that is scored
       has no observed control cell.
   """
-  keys = [
-    _keys(conditions, groups)
+  named = [
+    (names_of(conditions), _groups_of(groups, conditions))
     for conditions, groups in (
       (observed_conditions, observed_groups),
       (predicted_conditions, predicted_groups),
     )
   ]
-  found = [set(zip(*k)) for k in keys]
+  found = [pairs_of(*both) for both in named]
   pairs = sorted(p for p in found[0] & found[1] if p[1] != control)
   groups = sorted({group for group, _ in pairs})
   if not pairs:
@@ -240,12 +255,11 @@ def from_arrays(
   place |= {(g, control): len(pairs) + q for q, g in enumerate(groups)}
   made = [
     sides.Side(
-      matrix=matrix,
-      labels=np.asarray([place.get(p, -1) for p in zip(*k)], np.int32),
-      num_labels=len(place),
+      matrix=matrix, labels=_labels(place, *both), num_labels=len(place)
     )
-    for matrix, k in zip((observed, predicted), keys)
+    for matrix, both in zip((observed, predicted), named)
   ]
+  number = {group: index for index, group in enumerate(groups)}
   at = {gene: index for index, gene in enumerate(genes)}
   names = [condition for _, condition in pairs]
   perturbed = [
@@ -255,7 +269,7 @@ def from_arrays(
   return Problem(
     genes=tuple(genes),
     conditions=tuple(names),
-    group=np.asarray([groups.index(g) for g, _ in pairs], np.int32),
+    group=np.asarray([number[g] for g, _ in pairs], np.int32),
     groups=tuple(groups),
     targets=tuple(
       tuple(at[g] for g in dict.fromkeys(some) if g in at) for some in perturbed
@@ -267,8 +281,53 @@ def from_arrays(
   )
 
 
-def _keys(conditions, groups) -> tuple[list[str], list[str]]:
-  conditions = [str(c) for c in conditions]
-  if groups is None:
-    return [''] * len(conditions), conditions
-  return [str(g) for g in groups], conditions
+def names_of(values: Sequence[str] | Names) -> Names:
+  """Returns the names of cells with each name held once."""
+  if isinstance(values, Names):
+    return values
+  place: dict[str, int] = {}
+  code = np.fromiter(
+    (place.setdefault(str(v), len(place)) for v in values),
+    np.int32,
+    len(values),
+  )
+  return Names(tuple(place), code)
+
+
+def _groups_of(groups, conditions) -> Names:
+  if groups is not None:
+    return names_of(groups)
+  return Names(('',), np.zeros(len(names_of(conditions).code), np.int32))
+
+
+def _pair_code(conditions: Names, groups: Names) -> np.ndarray:
+  """Numbers the pairs of cells; -1 where one of the names is not read."""
+  number = len(conditions.distinct)
+  code = groups.code.astype(np.int64) * number + conditions.code
+  code[(groups.code < 0) | (conditions.code < 0)] = -1
+  return code
+
+
+def pairs_of(conditions: Names, groups: Names) -> set[tuple[str, str]]:
+  """Returns the pairs (group, condition) that cells have."""
+  code = _pair_code(conditions, groups)
+  number = len(conditions.distinct)
+  return {
+    (groups.distinct[pair // number], conditions.distinct[pair % number])
+    for pair in np.flatnonzero(np.bincount(code[code >= 0]))
+  }
+
+
+def _labels(
+  place: Mapping[tuple[str, str], int], conditions: Names, groups: Names
+) -> np.ndarray:
+  """Returns the label of each cell, int32; -1 for those without one."""
+  number = len(conditions.distinct)
+  # One more at the end, where a code of -1 leads.
+  table = np.full(len(groups.distinct) * number + 1, -1, np.int32)
+  at = {name: i for i, name in enumerate(conditions.distinct)}
+  start = {name: i * number for i, name in enumerate(groups.distinct)}
+  for (group, condition), label in place.items():
+    if group in start and condition in at:
+      table[start[group] + at[condition]] = label
+  return table[_pair_code(conditions, groups)]

@@ -7,7 +7,8 @@ scored in little of it; and the cells of a few labels at once.
 
 The matrix may be anything that slices rows: an array, a SciPy sparse matrix in
 CSR, or a dataset in a file. Sparse blocks are told by their `indptr`; this
-module does not import SciPy.
+module does not import SciPy. Sums are taken cell by cell in the order of the
+rows, wherever blocks end: labels with the same cells have the very same sums.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from typing import Any
 
 import numpy as np
 
-# What a block may take, as dense float64 or as CSR; bounds the memory of every
-# pass beyond the result.
+# What a block may take, as dense float64 or as CSR with what its sums need;
+# bounds the memory of every pass beyond the result.
 BLOCK_BYTES = 64 << 20
+# Of a stored value of CSR: value, column, place and weight, 8 bytes each.
+_STORED_BYTES = 32
+# Memory of the rows of a file that are read, and left, rather than starting
+# another read: a read takes about as long as these.
+_GAP_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,7 +99,7 @@ class Side:
     """Share of cells with a value other than 0, [num_labels, genes]."""
     if self.parent is not None:
       return self.parent.detected[self.chosen]
-    return _over(total(self, lambda x: (x != 0).astype(x.dtype)), self.sizes)
+    return _over(total(self, lambda x: (x != 0) * 1.0), self.sizes)
 
   def take(self, labels: Sequence[int] | np.ndarray) -> Side:
     """Returns the side of some labels, numbered in the order given.
@@ -179,6 +185,11 @@ class Side:
     return block, position
 
   def _ready(self, block: Any) -> Any:
+    if hasattr(block, 'indptr') and not block.has_canonical_format:
+      # Values that are stored twice count as their sum; the block may be the
+      # caller's own matrix.
+      block = block.copy()
+      block.sum_duplicates()
     if self.prepare is not None:
       block = self.prepare(block)
     return block if self.columns is None else block[:, self.columns]
@@ -188,9 +199,7 @@ class Side:
 
     Blocks hold no cell without a label where the side reads rows by number.
     """
-    size = max(1, BLOCK_BYTES // (8 * max(1, int(self.matrix.shape[1]))))
-    if hasattr(self.matrix, 'toarray') or hasattr(self.matrix, 'to_memory'):
-      size *= 4  # A block of CSR takes a fraction of a dense one.
+    size = block_rows(self.matrix, dense_too=self.shift is not None)
     rows, labels = self.rows, self.labels
     if rows is not None:
       kept = np.flatnonzero(labels >= 0)
@@ -210,6 +219,24 @@ class Side:
       yield at, block
 
 
+def block_rows(matrix: Any, *, dense_too: bool = False) -> int:
+  """Counts the rows that are read at once, at least 1; see `row_bytes`."""
+  return max(1, BLOCK_BYTES // row_bytes(matrix, dense_too=dense_too))
+
+
+def row_bytes(matrix: Any, *, dense_too: bool = False) -> int:
+  """Returns the memory that a row takes with what its sums need, on average.
+
+  Args:
+    matrix: of a side.
+    dense_too: whether sparse rows are made dense.
+  """
+  stored = getattr(matrix, 'nnz', None)
+  if stored is None or dense_too:
+    return 8 * max(1, int(matrix.shape[1]))
+  return _STORED_BYTES * max(1, -(-stored // max(1, matrix.shape[0])))
+
+
 def dense(block: Any) -> np.ndarray:
   """Returns a block as an array."""
   return block.toarray() if hasattr(block, 'toarray') else np.asarray(block)
@@ -222,7 +249,8 @@ def total(
 
   Args:
     side: the cells.
-    function: of values, elementwise, 0 at 0; None sums the values themselves.
+    function: of float64 values, elementwise, 0 at 0; None sums the values
+      themselves.
 
   Returns:
     float64 [num_labels, genes].
@@ -242,25 +270,26 @@ def _add_dense(summed, labels, block, function) -> None:
   ends = [*start[1:], len(order)]
   for label, a, b in zip(found, start, ends):
     if label >= 0:
-      cells = block[order[a:b]]
+      cells = block[order[a:b]].astype(np.float64)
       if function is not None:
-        cells = function(cells.astype(np.float64))
-      summed[label] += cells.sum(0, dtype=np.float64)
+        cells = function(cells)
+      # As if the cells of earlier blocks stood above these.
+      cells[0] += summed[label]
+      summed[label] = cells.sum(0)
 
 
 def _add_sparse(summed, labels, block, function) -> None:
-  labels = np.asarray(labels, np.int64)
-  num_genes = summed.shape[1]
-  at = np.repeat(labels * num_genes, np.diff(block.indptr)) + block.indices
-  data = block.data
+  each = np.diff(block.indptr)
+  at = np.repeat(np.asarray(labels, np.int64) * summed.shape[1], each)
+  at += block.indices
+  # In float64 already: `add.at` is slow where it has to cast.
+  data = block.data.astype(np.float64)
   if (labels < 0).any():
-    kept = np.repeat(labels >= 0, np.diff(block.indptr))
+    kept = np.repeat(labels >= 0, each)
     at, data = at[kept], data[kept]
   if function is not None:
-    data = function(data.astype(np.float64))
-  summed += np.bincount(at, weights=data, minlength=summed.size).reshape(
-    summed.shape
-  )
+    data = function(data)
+  np.add.at(summed.reshape(-1), at, data)
 
 
 def _over(summed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -269,7 +298,7 @@ def _over(summed: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _read_rows(matrix: Any, rows: np.ndarray) -> Any:
-  """Reads rows by number; a file wants them increasing and once each."""
+  """Reads rows by number, in any order and with repeats."""
   if isinstance(matrix, np.ndarray):
     return matrix[rows]
   if len(rows) and (np.diff(rows) == 1).all():
@@ -277,4 +306,40 @@ def _read_rows(matrix: Any, rows: np.ndarray) -> Any:
   if hasattr(matrix, 'toarray'):
     return matrix[rows]  # CSR in memory.
   once, back = np.unique(rows, return_inverse=True)
-  return (matrix[once] if len(once) else matrix[:0])[back]
+  found = _read_increasing(matrix, once)
+  same = len(once) == len(rows) and (once == rows).all()
+  return found if same else found[back]
+
+
+def _read_increasing(matrix: Any, rows: np.ndarray) -> Any:
+  """Reads increasing rows of a file by runs that lie close together."""
+  if not len(rows):
+    return matrix[0:0]
+  size = block_rows(matrix)
+  gap = max(1, _GAP_BYTES // row_bytes(matrix))
+  new = (np.diff(rows) > gap) | (np.diff(rows // size) > 0)
+  parts = []
+  for run in np.split(rows, np.flatnonzero(new) + 1):
+    first, last = int(run[0]), int(run[-1])
+    block = matrix[first : last + 1]
+    parts.append(block if len(run) == last + 1 - first else block[run - first])
+  return _stacked(parts)
+
+
+def _stacked(parts: list[Any]) -> Any:
+  """Puts blocks of rows, all dense or all CSR, one below the other."""
+  if len(parts) == 1:
+    return parts[0]
+  if not hasattr(parts[0], 'indptr'):
+    return np.concatenate(parts)
+  counts = np.concatenate([np.diff(part.indptr) for part in parts])
+  indptr = np.zeros(len(counts) + 1, np.int64)
+  np.cumsum(counts, out=indptr[1:])
+  return type(parts[0])(
+    (
+      np.concatenate([part.data for part in parts]),
+      np.concatenate([part.indices for part in parts]),
+      indptr,
+    ),
+    shape=(len(counts), parts[0].shape[1]),
+  )

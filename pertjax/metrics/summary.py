@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from pertjax import names as name_lib
@@ -19,6 +21,9 @@ FIELDS = (
   'low', 'high', 'used', 'dropped', 'reason',
 )  # fmt: skip
 CONDITION, AGGREGATE = 'condition', 'aggregate'
+
+# Means whose intervals are computed at once.
+_ROWS = 64
 
 
 class Bootstrap(NamedTuple):
@@ -79,16 +84,24 @@ def lines(
       noise.append(
         base.evaluate(convention, again, wanted=wanted, options=options)
       )
+  limits = _limits(values, problem, bootstrap)
+  lost = lost or {}
   out: list[dict[str, Any]] = []
   for name, found in values.items():
     column = convention.column(name)
     draws = [drawn[name] for drawn in noise]
     if isinstance(found, base.Panel):
-      out.append(_panel(convention, column, found, draws, bootstrap, lost))
-    else:
-      out += _conditions(
-        convention, column, problem, found, draws, bootstrap, lost or {}
+      out.append(
+        _panel(convention, column, problem, found, draws, bootstrap, lost)
       )
+      continue
+    half = np.full(problem.num_conditions, np.nan)
+    if draws:
+      half = _noise(np.stack(draws), bootstrap.level)
+    out += _conditions(convention, column, problem, found, half, lost)
+    out += _aggregates(
+      convention, column, problem, found, draws, limits[name], bootstrap, lost
+    )
   return out
 
 
@@ -122,7 +135,7 @@ def _line(convention, column, level, **fields) -> dict[str, Any]:
   }
 
 
-def _panel(convention, column, panel, draws, bootstrap, lost):
+def _panel(convention, column, problem, panel, draws, bootstrap, lost):
   low = high = np.nan
   if bootstrap.over != 'none' and panel.draw and np.isfinite(panel.value):
     random = np.random.default_rng(bootstrap.seed)
@@ -133,6 +146,10 @@ def _panel(convention, column, panel, draws, bootstrap, lost):
       low, high = np.quantile(known, [tail, 1 - tail])
   wide = _noise([d.value for d in draws], bootstrap.level)
   low, high = _widened(panel.value, low, high, wide)
+  unused = max(0, problem.num_conditions - panel.used)
+  reasons = [] if np.isfinite(panel.value) else [column.undefined]
+  if unused and np.isfinite(panel.value):
+    reasons.append(f'{unused}: took no part')
   return _line(
     convention,
     column,
@@ -141,17 +158,14 @@ def _panel(convention, column, panel, draws, bootstrap, lost):
     low=low,
     high=high,
     used=panel.used,
-    dropped=len(lost or ()),
-    reason='' if np.isfinite(panel.value) else column.undefined,
+    dropped=unused + len(lost),
+    reason='; '.join(filter(None, [*reasons, *_counted(lost.values())])),
   )
 
 
-def _conditions(convention, column, problem, values, draws, bootstrap, lost):
-  values = np.asarray(values, np.float64)
+def _conditions(convention, column, problem, values, half, lost):
+  """Returns the lines of single conditions, those that are lost as well."""
   undefined = column.undefined or 'not defined'
-  half = np.full(values.shape, np.nan)
-  if draws:
-    half = _noise(np.stack(draws), bootstrap.level)
   covariates = [problem.groups[q] for q in problem.group]
   out = [
     _line(
@@ -168,10 +182,10 @@ def _conditions(convention, column, problem, values, draws, bootstrap, lost):
       reason=undefined if np.isnan(value) else '',
     )
     for covariate, condition, value, wide in zip(
-      covariates, problem.conditions, values, half
+      covariates, problem.conditions, np.asarray(values, np.float64), half
     )
   ]
-  out += [
+  return out + [
     _line(
       convention,
       column,
@@ -184,33 +198,45 @@ def _conditions(convention, column, problem, values, draws, bootstrap, lost):
     )
     for (group, condition), reason in lost.items()
   ]
-  several = len(problem.groups) > 1
-  for number in (None, *range(len(problem.groups) if several else 0)):
-    chosen = np.ones(len(values), bool)
-    gone = list(lost)
+
+
+def _aggregates(
+  convention, column, problem, values, draws, limits, bootstrap, lost
+):
+  """Returns the mean of all conditions, and of each of several groups."""
+  values = np.asarray(values, np.float64)
+  undefined = column.undefined or 'not defined'
+  # A group all of whose conditions are lost has a line as well.
+  names = list(problem.groups)
+  names += sorted({group for group, _ in lost} - set(names))
+  out = []
+  for number in (None, *range(len(names) if len(names) > 1 else 0)):
+    chosen, gone = np.ones(len(values), bool), list(lost.values())
+    low = high = np.nan
     if number is not None:
       chosen = np.asarray(problem.group) == number
-      gone = [key for key in gone if key[0] == problem.groups[number]]
+      gone = [r for (group, _), r in lost.items() if group == names[number]]
+    at = 0 if number is None else number + 1
+    if at < len(limits):
+      low, high = limits[at]
     some = values[chosen]
     number_undefined = int(np.isnan(some).sum())
-    low, high = _interval(some, bootstrap)
-    value = np.nanmean(some) if number_undefined < len(some) else np.nan
+    value = _mean(some)
     if draws:
-      with np.errstate(invalid='ignore'):
-        means = [_mean(d[chosen]) for d in draws]
-      wide = _noise(means, bootstrap.level)
-      low, high = _widened(value, low, high, wide)
+      means = [_mean(d[chosen]) for d in draws]
+      low, high = _widened(value, low, high, _noise(means, bootstrap.level))
     reasons = []
     if number_undefined:
-      reasons.append(f'{number_undefined} {undefined}')
-    if gone:
-      reasons.append(f'{len(gone)} {lost[gone[0]]}')
+      reasons.append(f'{number_undefined}: {undefined}')
+    if np.isinf(some).any():
+      reasons.append(f'{int(np.isinf(some).sum())}: infinite, and in the mean')
+    reasons += _counted(gone)
     out.append(
       _line(
         convention,
         column,
         AGGREGATE,
-        covariate='' if number is None else problem.groups[number],
+        covariate='' if number is None else names[number],
         value=value,
         low=low,
         high=high,
@@ -222,20 +248,71 @@ def _conditions(convention, column, problem, values, draws, bootstrap, lost):
   return out
 
 
+def _counted(reasons: Iterable[str]) -> list[str]:
+  counts = collections.Counter(reasons)
+  return [f'{number}: {reason}' for reason, number in counts.items()]
+
+
 def _mean(values: np.ndarray) -> float:
+  """Returns the mean of what is defined; NaN for infinities of both signs."""
   known = values[~np.isnan(values)]
-  return float(known.mean()) if len(known) else np.nan
+  with np.errstate(invalid='ignore'):
+    return float(known.mean()) if len(known) else np.nan
 
 
-def _interval(values: np.ndarray, bootstrap: Bootstrap) -> tuple[float, float]:
-  """Resamples conditions; NaN for infinite values, whose mean has no spread."""
-  known = values[~np.isnan(values)]
-  if bootstrap.over == 'none' or not np.isfinite(known).all():
-    return np.nan, np.nan
-  found = intervals.bootstrap(
-    values, bootstrap.seed, num=bootstrap.num, level=bootstrap.level
-  )
-  return float(found.low), float(found.high)
+def _limits(values, problem, bootstrap) -> dict[str, np.ndarray]:
+  """Resamples conditions, all columns at once.
+
+  Args:
+    values: of all columns; panels are passed over.
+    problem: what is scored.
+    bootstrap: how.
+
+  Returns:
+    {column: [1 + groups, 2]}, low and high of all conditions and of each group;
+    one row without groups. NaN where there are fewer than 2 values, or an
+    infinite one, whose mean has no spread.
+  """
+  kept = {n: x for n, x in values.items() if not isinstance(x, base.Panel)}
+  if not kept:
+    return {}
+  rows = np.stack([np.asarray(x, np.float64) for x in kept.values()])
+  parts = [rows[:, None]]
+  if len(problem.groups) > 1:
+    sizes = np.bincount(problem.group, minlength=len(problem.groups))
+    padded = np.full((len(rows), len(sizes), max(sizes)), np.nan)
+    for number, size in enumerate(sizes):
+      padded[:, number, :size] = rows[:, np.asarray(problem.group) == number]
+    parts.append(padded)
+  found = [
+    _resampled(part.reshape(-1, part.shape[-1]), bootstrap).reshape(
+      *part.shape[:2], 2
+    )
+    for part in parts
+  ]
+  return dict(zip(kept, np.concatenate(found, axis=1)))
+
+
+def _resampled(rows: np.ndarray, bootstrap: Bootstrap) -> np.ndarray:
+  """Resamples rows [rows, conditions] and returns low and high, [rows, 2]."""
+  out = np.full((len(rows), 2), np.nan)
+  known = np.sum(~np.isnan(rows), 1)
+  usable = np.flatnonzero((known > 1) & ~np.isinf(rows).any(1))
+  if bootstrap.over == 'none':
+    return out
+  for start in range(0, len(usable), _ROWS):
+    chosen = usable[start : start + _ROWS]
+    # Few sizes of arrays, each of which is compiled once.
+    number = 1 << (len(chosen) - 1).bit_length()
+    block = np.full((number, rows.shape[1]), np.nan)
+    block[: len(chosen)] = rows[chosen]
+    with jax.enable_x64(True):
+      found = intervals.bootstrap(
+        block, bootstrap.seed, num=bootstrap.num, level=bootstrap.level
+      )
+      ends = np.stack([found.low, found.high], -1)
+    out[chosen] = ends[: len(chosen)]
+  return out
 
 
 def _noise(draws: Any, level: float) -> Any:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pertjax.metrics import problem as problem_lib
 from pertjax.metrics import sides
-from pertjax.metrics.differential import table
+from pertjax.metrics.differential import engines, table
 
-# Cells of one call beside the control; bounds memory and sets no result.
-_CELLS = 40_000
+# Memory of the cells of one call beside the control; sets no result. Few large
+# calls are better where cells lie scattered in a file: each reads most of it.
+_BYTES = 512 << 20
 
 
 class Settings(NamedTuple):
@@ -60,52 +60,84 @@ def de(problem: problem_lib.Problem, side: str, settings: Settings) -> table.DE:
 def _de(problem, side, settings) -> table.DE:
   shape = (problem.num_conditions, len(problem.genes))
   out = table.DE(*(np.full(shape, np.nan) for _ in table.DE._fields))
-  sizes = getattr(problem, side).sizes
+  source = getattr(problem, side)
+  dense = source.shift is not None
+  most = max(1, _BYTES // sides.row_bytes(source.matrix, dense_too=dense))
   for group in range(len(problem.groups)):
     chosen = np.flatnonzero(np.asarray(problem.group) == group)
-    for part in _parts(chosen, sizes):
-      found = _de_part(problem, side, group, part, settings)
+    reference = None  # Read once for all parts.
+    for part in _parts(chosen, source.sizes, most):
+      if reference is None:
+        reference, _, *cells = problem.test_cells(
+          side, group, part, control=settings.control
+        )
+        if settings.per_million:
+          reference = per_million(reference)
+      else:
+        block, position = source.cells(part)
+        cells = block, position + 1
+      found = _de_part(problem, reference, *cells, len(part), settings)
       for kept, new in zip(out, found):
         kept[part] = np.asarray(new)[1:]
   return out
 
 
-def _parts(chosen: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-  """Cuts conditions into runs of at most _CELLS cells, one at least."""
+def _parts(
+  chosen: np.ndarray, sizes: np.ndarray, most: int
+) -> list[np.ndarray]:
+  """Cuts conditions into runs of about `most` cells, one condition at least."""
   if not len(chosen):
     return []
   ends = np.cumsum(sizes[chosen])
   return [
     run
-    for run in np.split(
-      chosen, np.flatnonzero(np.diff((ends - 1) // _CELLS)) + 1
-    )
+    for run in np.split(chosen, np.flatnonzero(np.diff((ends - 1) // most)) + 1)
     if len(run)
   ]
 
 
-def _de_part(problem, side, group, chosen: Sequence[int], settings) -> table.DE:
-  reference, zeros, cells, position = problem.test_cells(
-    side, group, chosen, control=settings.control
-  )
-  values = np.concatenate([sides.dense(reference), sides.dense(cells)])
+def _de_part(
+  problem: problem_lib.Problem,
+  reference: Any,
+  cells: Any,
+  position: np.ndarray,
+  number: int,
+  settings: Settings,
+) -> table.DE:
+  """Tests cells of a few conditions, at positions from 1, with the control."""
   if settings.per_million:
-    values = per_million(values)
-  return table.de(
-    values,
-    np.concatenate([zeros, position]),
-    num_conditions=len(chosen) + 1,
+    cells = per_million(cells)
+  found, _ = engines.de(
+    [reference, cells],
+    [np.zeros(reference.shape[0], np.int32), position],
+    num_conditions=number + 1,
     method=settings.method,
     mean=settings.mean,
     pseudocount=settings.pseudocount,
     tie_correct=settings.tie_correct,
     continuity=settings.continuity,
     cpm_filter=settings.cpm_filter,
+    cpm_filter_on=settings.cpm_filter_on,
+    engine=problem.engine,
+    say=lambda line: problem.said.setdefault(line),
   )
+  return found
 
 
 def per_million(values: Any) -> Any:
-  """Scales cells to a million counts each; cells without counts stay 0."""
-  values = np.asarray(values, np.float64)
-  whole = values.sum(1, keepdims=True)
-  return values * (1e6 / np.where(whole > 0, whole, 1))
+  """Scales cells to a million counts each; cells without counts stay 0.
+
+  Args:
+    values: [cells, genes], dense or CSR, which stays sparse.
+
+  Returns:
+    The same in float64.
+  """
+  values = values.astype(np.float64)
+  whole = np.asarray(values.sum(1)).reshape(-1)
+  # Divided, as scanpy does: the last bit decides which values tie.
+  divisor = np.where(whole > 0, whole, 1) / 1e6
+  if not hasattr(values, 'indptr'):
+    return values / divisor[:, None]
+  data = values.data / np.repeat(divisor, np.diff(values.indptr))
+  return type(values)((data, values.indices, values.indptr), shape=values.shape)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy import testing
 
-from pertjax.metrics import certificate, red_team, stand_ins
+from pertjax.metrics import attacks, certificate, stand_ins
 from pertjax.metrics import problem as problem_lib
 from pertjax.metrics.conventions import base
 
@@ -181,7 +181,7 @@ def test_dynamic_range(positive, negative, direction, expected):
 
 @pytest.fixture(scope='module')
 def flags():
-  lines = red_team.red_team(simulated(0.2), TOY)
+  lines = attacks.red_team(simulated(0.2), TOY)
   return {(line['metric'], line['submission']): line for line in lines}
 
 
@@ -205,7 +205,7 @@ def flags():
 )
 def test_red_team(flags, metric, submission, flagged):
   line = flags[metric, submission]
-  assert tuple(line) == red_team.FIELDS
+  assert tuple(line) == attacks.FIELDS
   assert line['flag'] == flagged, line
   if flagged:
     assert line['finding']

@@ -485,8 +485,8 @@ def test_wasserstein_1d_of_a_shift():
   x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
   found = transport.wasserstein_1d(x, x[::-1] + np.float32([1, 2, 6]))
   testing.assert_allclose(found, 3, rtol=1e-5)
+  many = jax.ShapeDtypeStruct((50000, 1), jnp.float32)
   with pytest.raises(ValueError, match='50000 x 50000'):
-    many = jax.ShapeDtypeStruct((50000, 1), jnp.float32)
     jax.eval_shape(transport.wasserstein_1d, many, many)
 
 

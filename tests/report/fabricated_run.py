@@ -7,8 +7,8 @@ import json
 import numpy as np
 
 from pertjax.metrics import comparison_table
+from pertjax.metrics.attacks import FIELDS as RED_TEAM_HEADER
 from pertjax.metrics.certificate import FIELDS as CERTIFICATE_HEADER
-from pertjax.metrics.red_team import FIELDS as RED_TEAM_HEADER
 
 CSV_HEADER = (
   'model', 'seed', 'split', 'regime', 'covariate', 'condition', 'aggregate',

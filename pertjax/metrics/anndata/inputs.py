@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from pertjax import names as name_lib
-from pertjax.metrics import sides
+from pertjax.metrics import problem as problem_lib
 
 # Files beyond this stay on disk and are read in blocks.
 _IN_MEMORY = 2 << 30
-# Cells of each label whose values say what scale they are on.
-_SAMPLED = 3
-_MAX_LOG = 20.0  # ln(1 + x) of half a billion molecules of a gene in a cell.
 
 # Looked for, in this order, where no key or control is given.
 _KEYS = (
@@ -40,18 +40,67 @@ class Input(NamedTuple):
     matrix: [cells, genes], rows sliceable; CSR or dense, in memory or a file.
     genes: [genes] names.
     cells: [cells] names.
-    conditions: [cells] names.
-    groups: [cells] names; '' without covariates, joined by '|'.
+    conditions: of the cells.
+    groups: of the cells; '' without covariates, joined by '|'.
     uns: of the AnnData.
+    notes: what was done to read it.
   """
 
   name: str
   matrix: Any
   genes: list[str]
   cells: Any
-  conditions: list[str]
-  groups: list[str]
+  conditions: problem_lib.Names
+  groups: problem_lib.Names
   uns: Any
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StoredRows:
+  """A CSR matrix in a file, of which runs of rows are read.
+
+  AnnData's own takes ten times as long for a slice of a few rows, and looks its
+  row pointers up anew.
+
+  Attributes:
+    data: dataset in the file.
+    indices: dataset in the file.
+    indptr: int [rows + 1], in memory.
+    shape: of the matrix.
+  """
+
+  data: Any
+  indices: Any
+  indptr: np.ndarray
+  shape: tuple[int, int]
+
+  @property
+  def dtype(self) -> np.dtype:
+    """Returns the type of the values."""
+    return self.data.dtype
+
+  @property
+  def nnz(self) -> int:
+    """Counts the stored values."""
+    return int(self.data.shape[0])
+
+  def __getitem__(self, rows: slice) -> sparse.csr_matrix:
+    """Reads rows; a slice without a step."""
+    start, stop, _ = rows.indices(self.shape[0])
+    pointers = self.indptr[start : max(start, stop) + 1]
+    first, last = int(pointers[0]), int(pointers[-1])
+    return sparse.csr_matrix(
+      (self.data[first:last], self.indices[first:last], pointers - first),
+      shape=(len(pointers) - 1, self.shape[1]),
+    )
+
+
+def same(one: Given, other: Given) -> bool:
+  """Says whether two are the same AnnData, or the same file."""
+  if isinstance(one, anndata.AnnData) or isinstance(other, anndata.AnnData):
+    return one is other
+  return os.path.realpath(one) == os.path.realpath(other)
 
 
 def open_side(
@@ -82,16 +131,22 @@ def open_side(
     path = pathlib.Path(given)
     name = f'{side} ({path})'
     given = _open(path, name, backed)
+  if not given.n_obs or not given.n_vars:
+    raise ValueError(
+      f'{name}: there are {given.n_obs:,} cells and {given.n_vars:,} genes; '
+      'expected some of both'
+    )
   obs = given.obs
   for key in (perturbation_key, *covariate_keys):
     if key not in obs:
       raise ValueError(
         f'{name}: obs has no column {key!r}; {name_lib.suggestion(key, obs)}'
       )
-    if obs[key].isna().any():
+    missing = obs[key].isna()
+    if missing.any():
       raise ValueError(
-        f'{name}: obs[{key!r}] is missing in {int(obs[key].isna().sum()):,} '
-        f'cells: {name_lib.listing(obs.index[obs[key].isna()])}'
+        f'{name}: obs[{key!r}] is missing in {int(missing.sum()):,} cells: '
+        f'{name_lib.listing(obs.index[missing])}'
       )
   genes = [str(gene) for gene in given.var_names]
   repeated = name_lib.duplicates(genes)
@@ -99,36 +154,78 @@ def open_side(
     raise ValueError(
       f'{name}: genes are named twice: {name_lib.listing(repeated)}'
     )
-  groups = [''] * given.n_obs
-  if covariate_keys:
-    columns = [obs[key].astype(str) for key in covariate_keys]
-    groups = ['|'.join(values) for values in zip(*columns)]
+  matrix, notes = _matrix(given, layer, name)
+  if not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)):
+    notes.append(f'{name}: values stay in the file and are read in blocks')
+  if not given.obs_names.is_unique:
+    notes.append(
+      f'{name}: {int(given.obs_names.duplicated().sum()):,} cells have the '
+      'name of another cell; cells are told apart by their rows'
+    )
   return Input(
     name=name,
-    matrix=_matrix(given, layer, name),
+    matrix=matrix,
     genes=genes,
     cells=given.obs_names,
-    conditions=obs[perturbation_key].astype(str).tolist(),
-    groups=groups,
+    conditions=_names(obs[perturbation_key]),
+    groups=_joined(obs, covariate_keys, name),
     uns=given.uns,
+    notes=tuple(notes),
   )
 
 
+def _names(column: pd.Series) -> problem_lib.Names:
+  """Returns the names of cells; categories without cells are none."""
+  code, found = pd.factorize(column)
+  # Two values may be spelled alike, as 1 and '1'.
+  names = problem_lib.names_of(pd.Index(found).astype(str).tolist())
+  return problem_lib.Names(names.distinct, names.code[code])
+
+
+def _joined(
+  obs: pd.DataFrame, keys: Sequence[str], name: str
+) -> problem_lib.Names:
+  """Returns the groups of cells: the values of several columns, joined."""
+  code, parts = np.zeros(len(obs), np.int64), [()]
+  for key in keys:
+    column = _names(obs[key])
+    number = len(column.distinct)
+    found, code = np.unique(code * number + column.code, return_inverse=True)
+    parts = [
+      (*parts[pair // number], column.distinct[pair % number]) for pair in found
+    ]
+  joined = ['|'.join(part) for part in parts]
+  repeated = name_lib.duplicates(joined)
+  if repeated:
+    raise ValueError(
+      f'{name}: two groups of {", ".join(keys)} are named {repeated[0]!r} when '
+      "joined by '|'; rename one of them"
+    )
+  return problem_lib.Names(tuple(joined), code.astype(np.int32))
+
+
 def _open(path, name, backed) -> anndata.AnnData:
+  if path.is_dir():
+    raise IsADirectoryError(f'{name}: a folder; expected an h5ad file')
   if not path.is_file():
     near = [f.name for f in path.parent.glob('*.h5ad')]
     raise FileNotFoundError(
       f'{name}: no such file; {name_lib.suggestion(path.name, near)}'
     )
+  size = path.stat().st_size
   if backed is None:
-    backed = path.stat().st_size > _IN_MEMORY
+    backed = size > _IN_MEMORY
   try:
-    return anndata.read_h5ad(path, backed='r' if backed else None)
-  except OSError as error:
+    with warnings.catch_warnings():
+      # Said by `open_side`, with the name of the file.
+      warnings.filterwarnings('ignore', message='.*names are not unique')
+      found = anndata.read_h5ad(path, backed='r' if backed else None)
+  except (OSError, KeyError, TypeError, ValueError) as error:
     raise ValueError(
-      f'{name}: cannot be read as h5ad; is it truncated or another kind of '
-      f'file? ({error})'
+      f'{name}: cannot be read as h5ad ({size:,} bytes); is it truncated or '
+      f'another kind of file? ({error})'
     ) from error
+  return found
 
 
 def key_and_control(
@@ -174,106 +271,43 @@ def key_and_control(
   return key, control
 
 
-def _matrix(given: anndata.AnnData, layer: str | None, name: str) -> Any:
+def _matrix(
+  given: anndata.AnnData, layer: str | None, name: str
+) -> tuple[Any, list[str]]:
+  """Returns values with rows to slice, and notes."""
   # From anndata 0.13 on, X is the layer None.
   layers = [key for key in given.layers if key is not None]
   if layer is not None and layer not in layers:
     raise ValueError(
       f'{name}: no layer {layer!r}; {name_lib.suggestion(layer, layers)}'
     )
+  where = 'X' if layer is None else f'layers[{layer!r}]'
   matrix = given.X if layer is None else given.layers[layer]
   if matrix is None:
     raise ValueError(
       f'{name}: there is no X; choose a layer: '
       f'{name_lib.listing(layers) or "there are none"}'
     )
+  notes = []
   if sparse.issparse(matrix):
     matrix = matrix.tocsr()
   elif getattr(matrix, 'format', 'csr') != 'csr':
     # Rows of a file that is stored by column: each would read all of it.
     matrix = matrix.to_memory().tocsr()
-  if not (isinstance(matrix, np.ndarray) or hasattr(matrix, 'shape')):
-    raise ValueError(f'{name}: X is a {type(matrix).__name__}')
+    notes.append(
+      f'{name}: {where} is stored by column (CSC) and was read into memory'
+    )
+  elif hasattr(matrix, 'group'):
+    parts = {key: matrix.group[key] for key in ('data', 'indices', 'indptr')}
+    parts['indptr'] = parts['indptr'][...]
+    matrix = StoredRows(**parts, shape=matrix.shape)
+  if not hasattr(matrix, 'shape') or not hasattr(matrix, 'dtype'):
+    raise ValueError(
+      f'{name}: {where} is a {type(matrix).__name__}; expected a dense or '
+      'sparse matrix'
+    )
   if np.dtype(matrix.dtype).kind not in 'biuf':
-    raise ValueError(f'{name}: values are {matrix.dtype}; expected numbers')
+    raise ValueError(f'{name}: {where} holds {matrix.dtype}; expected numbers')
   if isinstance(matrix, np.ndarray):
     matrix = np.asarray(matrix)
-  return matrix
-
-
-def check_finite(side: sides.Side, given: Input, genes: Sequence[str]) -> None:
-  """Raises for values that are NaN or infinite, with their cell and gene.
-
-  The means tell whether there is any, in a pass that is needed anyway.
-  """
-  bad = ~np.isfinite(side.mean) & (side.sizes > 0)[:, None]
-  if not bad.any():
-    return
-  label = int(np.flatnonzero(bad.any(1))[0])
-  gene = int(np.flatnonzero(bad[label])[0])
-  block, _ = side.cells([label])
-  column = sides.dense(block[:, [gene]])[:, 0]
-  at = int(np.flatnonzero(~np.isfinite(column))[0])
-  cell = given.cells[side.members(label)[at]]
-  raise ValueError(
-    f'{given.name}: {int(bad.sum()):,} means of conditions are not finite; the '
-    f'first value is {column[at]:g} in cell {str(cell)!r}, gene '
-    f'{genes[gene]!r}; every value must be finite'
-  )
-
-
-def scale_of(side: sides.Side, given: Input, names: Sequence[str]) -> str:
-  """Returns 'counts' or 'log1p', by a few cells of every label.
-
-  Args:
-    side: the cells.
-    given: where they are from.
-    names: of the labels.
-
-  Raises:
-    ValueError: when labels disagree, or the values are neither.
-  """
-  found: dict[str, str] = {}
-  for label, name in enumerate(names):
-    rows = side.members(label)[:_SAMPLED]
-    if not len(rows):
-      continue
-    one = side.relabelled(np.zeros(len(rows)), 1, cells=rows)
-    values = sides.dense(one.cells([0])[0])
-    values = values[values != 0]
-    if not len(values):
-      continue
-    largest = float(max(values.max(), side.mean[label].max()))
-    if (values == np.floor(values)).all() and values.min() > 0:
-      kind = 'counts'
-    elif largest < _MAX_LOG:
-      kind = 'log1p'
-    else:
-      raise ValueError(
-        f'{given.name}: condition {name!r} has values up to {largest:g} that '
-        'are not integers: neither counts nor log1p values; expected ln(1 + x) '
-        f'(below {_MAX_LOG:g}) or counts'
-      )
-    found.setdefault(kind, name)
-  if len(found) > 1:
-    raise ValueError(
-      f'{given.name}: mixed scales: condition {found["counts"]!r} holds counts '
-      f'(integers), condition {found["log1p"]!r} log1p values'
-    )
-  return next(iter(found), 'log1p')
-
-
-def log_normaliser(target: float) -> Callable[[Any], Any]:
-  """Returns a function of blocks of counts: ln(1 + target x / sum x)."""
-
-  def prepare(block: Any) -> Any:
-    whole = np.asarray(block.sum(1), np.float64).reshape(-1)
-    factor = target / np.where(whole > 0, whole, 1)
-    if hasattr(block, 'indptr'):
-      scaled = block.data * np.repeat(factor, np.diff(block.indptr))
-      return sparse.csr_matrix(
-        (np.log1p(scaled), block.indices, block.indptr), shape=block.shape
-      )
-    return np.log1p(np.asarray(block) * factor[:, None])
-
-  return prepare
+  return matrix, notes

@@ -122,6 +122,7 @@ AGGREGATE = {
 
 
 def metric(name: str, predicted, observed, mask, options) -> np.ndarray:
+  """Returns a metric of an aggregate, [conditions]; infinities count as 0."""
   predicted, observed = (
     np.where(np.isinf(x), 0, x) for x in (predicted, observed)
   )

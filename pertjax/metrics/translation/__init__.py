@@ -1,0 +1,1 @@
+"""One prediction in every convention, and why the numbers differ: `core`."""
