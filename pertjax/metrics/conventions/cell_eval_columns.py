@@ -131,9 +131,10 @@ OTHER_COLUMNS = (
       name=f'discrimination_score_{metric}',
       formula=(
         f'1 - r / P, r the observed changes closer by {words} to the predicted '
-        'change than the own one; the gene named as the condition dropped; '
-        'chance (P + 1) / (2 P)'
+        'change than the own one; the gene named as the condition dropped'
       ),
+      # Ties count half: r is (P - 1) / 2 where nothing is known.
+      chance=lambda number: (number + 1) / (2 * number),
       needs=_CONTROL,
     )
     for metric, words in (
