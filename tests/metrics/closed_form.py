@@ -72,6 +72,18 @@ def fixture_t(side):
   return values.astype(np.float32), conditions.tolist(), types.tolist()
 
 
+def coded(fixture, side):
+  """Returns a fixture's cells, and their conditions as numbers from 0.
+
+  Args:
+    fixture: `fixture_a` or `fixture_b`.
+    side: 0 observed, 1 predicted.
+  """
+  values, names = fixture(('observed', 'predicted')[side])
+  order = list(dict.fromkeys(names))
+  return values, np.asarray([order.index(name) for name in names])
+
+
 def problem_a(**options):
   """Returns the problem of fixture A."""
   return problem_lib.from_arrays(

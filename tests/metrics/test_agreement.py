@@ -5,6 +5,7 @@ Fixture A and its numbers come from cell-eval 0.8.2 with pdex 0.3.0.
 
 import functools
 
+import closed_form
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,18 +21,7 @@ INF, NAN = np.inf, np.nan
 # ----------------------------------------------------------------------------
 # Fixture A.
 
-# Condition: number in the formulas, cells.
-GROUPS = {
-  'ctrl': (0, 18),
-  'G03': (1, 12),
-  'G07': (2, 10),
-  'G11': (3, 14),
-  'G16': (4, 9),
-  'DRUGX': (5, 11),
-  'NULLP': (6, 13),
-}
-
-# Columns: the conditions of GROUPS without the control.
+# Columns: the conditions of the fixture without the control.
 EXPECTED = """
 overlap_at_N 0.82 0.8627451 0.8627451 0.96296296 0 0
 overlap_at_50 0.82 0.86 0.88 0.92 0 0
@@ -56,22 +46,8 @@ roc_auc 0.84954545 0.8837535 0.90102708 1 0.5 nan
 
 def fixture_a(side):
   """Returns the table of the fixture's side (0 observed), without control."""
-  g = np.arange(72)[None, :]
-  rows = []
-  for p, n in GROUPS.values():
-    i = np.arange(n)[:, None]
-    raw = ((3 * p + 1) * (g + 2) % 13 - 6) / 6
-    raw = np.where((g + p) % 4 == 0, 0, raw) * (p not in (0, 6))
-    if side == 0:
-      effect = 0.9 * raw
-    else:
-      effect = 0.54 * raw + 0.15 * ((p + 2) * (g + 1) % 7 - 3) / 3
-      effect = effect * (p not in (0, 5))
-    noise = 0.3 * ((17 * i + 31 * g + 13 * p + 5 * side) % 29 / 28 - 0.5)
-    x = np.maximum(0, 1.2 + 2 * (7 * g % 11) / 11 + effect + noise)
-    rows.append(np.where((5 * i + 3 * g + 2 * p + side) % 11 == 0, 0, x))
-  condition = np.repeat(np.arange(7), [n for _, n in GROUPS.values()])
-  table = de_lib.de(np.concatenate(rows), condition, num_conditions=7)
+  values, condition = closed_form.coded(closed_form.fixture_a, side)
+  table = de_lib.de(values, condition, num_conditions=7)
   return jax.tree.map(lambda x: x[1:], table)
 
 

@@ -6,6 +6,7 @@ tests of pdex 0.3.0.
 
 import functools
 
+import closed_form
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,19 +29,9 @@ def _wide():
 # ----------------------------------------------------------------------------
 # Fixture B.
 
-# Condition: number in the formulas, cells.
-GROUPS = {
-  'non-targeting': (0, 24),
-  'G03': (1, 16),
-  'G07': (2, 14),
-  'G11': (3, 18),
-  'G16': (4, 12),
-  'G20': (5, 15),
-  'G25': (6, 17),
-}
 OWN = np.array([3, 7, 11, 16, 20, 25])[:, None] == np.arange(72)
 
-# Columns: the conditions of GROUPS without the control, and the panel.
+# Columns: the conditions of the fixture without the control, and the panel.
 EXPECTED = """
 direction_coverage
   0.63636364 0.69047619 0.78571429 0.50980392 0 nan 0.52447161
@@ -129,21 +120,7 @@ sig_recall_adjusted
 
 def cells(side):
   """Returns the fixture's counts and conditions (side 0 observed)."""
-  g = np.arange(72)[None, :]
-  rows = []
-  for p, n in GROUPS.values():
-    i = np.arange(n)[:, None]
-    r = np.where((g + p) % 4 == 0, 0, (3 * p + 1) * (g + 2) % 13 - 6)
-    r = r * (p not in (0, 6))
-    change = 2 * r
-    if side == 1:
-      change = r + ((p + 2) * (g + 1) % 7 - 3) // 2
-      change = change * (p not in (0, 5))
-    noise = (17 * i + 31 * g + 13 * p + 5 * side) % 9 - 4
-    y = np.maximum(0, 8 + 3 * (7 * g % 11) + change + noise)
-    rows.append(np.where((5 * i + 3 * g + 2 * p + side) % 11 == 0, 0, y))
-  condition = np.repeat(np.arange(7), [n for _, n in GROUPS.values()])
-  return np.concatenate(rows).astype(float), condition
+  return closed_form.coded(closed_form.fixture_b, side)
 
 
 def fixture_b(side):

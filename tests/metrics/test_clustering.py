@@ -6,6 +6,7 @@ Releases: cell-eval 0.8.2, scanpy 1.11.5, igraph 1.0.0.
 import random
 import sys
 
+import closed_form
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -169,20 +170,11 @@ def test_many_unclear_clusters_are_scanpys():
 
 def _fixture_a(side):
   """Centroids of the specification's fixture A, without the control."""
-  rows = []
-  for p, num in ((5, 11), (1, 12), (2, 10), (3, 14), (4, 9), (6, 13)):
-    i, g = np.arange(num)[:, None], np.arange(72)[None, :]
-    raw = (((3 * p + 1) * (g + 2)) % 13 - 6) / 6
-    raw = np.where((p == 6) | ((g + p) % 4 == 0), 0, raw)
-    effect = 0.9 * raw
-    if side:
-      more = (((p + 2) * (g + 1)) % 7 - 3) / 3
-      effect = 0 * raw if p == 5 else 0.54 * raw + 0.15 * more
-    noise = ((17 * i + 31 * g + 13 * p + 5 * side) % 29) / 28 - 0.5
-    level = 1.2 + 2 * ((7 * g) % 11) / 11 + effect + 0.3 * noise
-    zero = (5 * i + 3 * g + 2 * p + side) % 11 == 0
-    rows.append(np.where(zero, 0, np.maximum(0, level)).mean(0))
-  return np.stack(rows)
+  # By name, as the tool sorts them.
+  names = sorted(closed_form.GROUPS_A)[:-1]
+  values, code = closed_form.coded(closed_form.fixture_a, side)
+  order = list(closed_form.GROUPS_A)
+  return np.stack([values[code == order.index(n)].mean(0) for n in names])
 
 
 @needs_igraph

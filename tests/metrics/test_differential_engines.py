@@ -7,6 +7,7 @@ fixture A (cell-eval 0.8.2 with pdex 0.3.0).
 import functools
 import sys
 
+import closed_form
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -489,26 +490,12 @@ def test_as_cell_eval2_has_it(engine):
 # ----------------------------------------------------------------------------
 # Fixture A.
 
-NAMES = ('ctrl', 'G03', 'G07', 'G11', 'G16', 'DRUGX', 'NULLP')
-CELLS = (18, 12, 10, 14, 9, 11, 13)
+NAMES = tuple(closed_form.GROUPS_A)
 
 
 def fixture_a(predicted):
   """Returns the fixture's cells [cells, 72] in float64, and conditions."""
-  p = np.repeat(np.arange(7), CELLS)[:, None]
-  i = np.concatenate([np.arange(n) for n in CELLS])[:, None]
-  g, s = np.arange(72)[None, :], int(predicted)
-  wave = ((3 * p + 1) * (g + 2) % 13 - 6) / 6
-  wave = np.where((p % 6 == 0) | ((g + p) % 4 == 0), 0, wave)
-  if predicted:
-    other = ((p + 2) * (g + 1) % 7 - 3) / 3
-    effect = np.where(p % 5 == 0, 0, 0.54 * wave + 0.15 * other)
-  else:
-    effect = 0.9 * wave
-  noise = 0.3 * ((17 * i + 31 * g + 13 * p + 5 * s) % 29 / 28 - 0.5)
-  level = np.maximum(0, 1.2 + 2 * (7 * g % 11) / 11 + effect + noise)
-  dropped = (5 * i + 3 * g + 2 * p + s) % 11 == 0
-  return np.where(dropped, 0, level), p[:, 0]
+  return closed_form.coded(closed_form.fixture_a, int(predicted))
 
 
 @both

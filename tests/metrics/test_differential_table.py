@@ -6,6 +6,7 @@ Fixture A and its numbers come from cell-eval 0.8.2 with pdex 0.3.0.
 import functools
 import json
 
+import closed_form
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -369,16 +370,6 @@ def test_masks_and_cpm_filter_come_before_the_fdr():
 # ----------------------------------------------------------------------------
 # Fixture A.
 
-FIXTURE_A = {
-  'ctrl': (0, 18),
-  'G03': (1, 12),
-  'G07': (2, 10),
-  'G11': (3, 14),
-  'G16': (4, 9),
-  'DRUGX': (5, 11),
-  'NULLP': (6, 13),
-}
-
 
 @functools.cache
 def fixture_a(side):
@@ -386,24 +377,9 @@ def fixture_a(side):
 
   In float64: many of its values differ in their last bit only.
   """
-  g = np.arange(72)[None, :]
-  rows = []
-  for p, n in FIXTURE_A.values():
-    i = np.arange(n)[:, None]
-    raw = ((3 * p + 1) * (g + 2) % 13 - 6) / 6
-    raw = np.where((g + p) % 4 == 0, 0, raw) * (p not in (0, 6))
-    if side == 0:
-      effect = 0.9 * raw
-    else:
-      effect = 0.54 * raw + 0.15 * ((p + 2) * (g + 1) % 7 - 3) / 3
-      effect = effect * (p not in (0, 5))
-    noise = 0.3 * ((17 * i + 31 * g + 13 * p + 5 * side) % 29 / 28 - 0.5)
-    x = np.maximum(0, 1.2 + 2 * (7 * g % 11) / 11 + effect + noise)
-    rows.append(np.where((5 * i + 3 * g + 2 * p + side) % 11 == 0, 0, x))
-  values = np.concatenate(rows)
-  sizes = [n for _, n in FIXTURE_A.values()]
+  values, condition = closed_form.coded(closed_form.fixture_a, side)
   with jax.enable_x64(True):
-    table = run(values, np.repeat(np.arange(7), sizes), num_conditions=7)
+    table = run(values, condition, num_conditions=7)
   return values, table
 
 
@@ -468,7 +444,7 @@ def test_fixture_a_against_every_recorded_row(shared_data, side, name):
     pytest.skip(f'no recorded table {path}')
   rows = json.loads(path.read_text())[name]
   table = fixture_a(side)[1]
-  order = list(FIXTURE_A)
+  order = list(closed_form.GROUPS_A)
   at = tuple(
     np.transpose(
       [(order.index(r['target']), int(r['feature'][1:])) for r in rows]

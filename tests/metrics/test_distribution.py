@@ -2,6 +2,7 @@
 
 import functools
 
+import closed_form
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -336,20 +337,7 @@ def test_example_of_the_cell_type_benchmark():
 
 def cell_eval_fixture(predicted):
   """Cells and conditions of fixture A, made by formula; 0 is the control."""
-  sizes = np.array([18, 12, 10, 14, 9, 11, 13])
-  p = np.repeat(np.arange(7), sizes)[:, None]
-  i = np.concatenate([np.arange(n) for n in sizes])[:, None]
-  g, s = np.arange(72)[None], int(predicted)
-  raw = (((3 * p + 1) * (g + 2)) % 13 - 6) / 6
-  raw = np.where(np.isin(p, (0, 6)) | ((g + p) % 4 == 0), 0, raw)
-  effect = 0.9 * raw
-  if predicted:
-    effect = 0.54 * raw + 0.05 * (((p + 2) * (g + 1)) % 7 - 3)
-    effect = np.where(np.isin(p, (0, 5)), 0, effect)
-  noise = 0.3 * (((17 * i + 31 * g + 13 * p + 5 * s) % 29) / 28 - 0.5)
-  value = np.maximum(0, 1.2 + 2 * ((7 * g) % 11) / 11 + effect + noise)
-  value = np.where((5 * i + 3 * g + 2 * p + s) % 11 == 0, 0, value)
-  return value, p[:, 0]
+  return closed_form.coded(closed_form.fixture_a, int(predicted))
 
 
 def test_cell_eval_fixture():
