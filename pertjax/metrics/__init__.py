@@ -4,9 +4,9 @@ For arrays: every function is pure and can be jitted, vmapped and used in a
 loss. `get` knows them by name, `table` computes them for all conditions of all
 models at once, `de` tests every gene of every condition.
 
-For AnnData and h5ad files: `score` in anybody's convention, `certify` and
-`red_team` of a dataset, `compare` of models, `translate` between conventions.
-These are loaded when they are first used.
+For AnnData and h5ad files: `score` in anybody's convention, `scaled` as the
+challenges rank, `certify` and `red_team` of a dataset, `compare` of models,
+`translate` between conventions. These are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 # From `anndata`, which needs pandas and more: not before somebody asks.
-_LATER = ('certify', 'compare', 'red_team', 'score', 'translate')
+_LATER = ('certify', 'compare', 'red_team', 'scaled', 'score', 'translate')
 
 AGGREGATES = ('average', 'delta', 'logfc')
 TABLE_METRICS = (

@@ -2,6 +2,8 @@
 
   python -m pertjax.metrics score --observed=real.h5ad --predicted=pred.h5ad \\
     --convention=vcc2026 --output=scores.csv
+  python -m pertjax.metrics scaled --observed=... --predicted=... \\
+    --convention=vcc2026
   python -m pertjax.metrics list --convention=vcc2026
   python -m pertjax.metrics certify --observed=real.h5ad --output=ceilings.csv
   python -m pertjax.metrics red-team --observed=real.h5ad
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     prog='python -m pertjax.metrics',
     description='Score predicted perturbation effects in any convention.',
   )
-  commands = parser.add_subparsers(required=True, metavar='score|list')
+  commands = parser.add_subparsers(required=True, metavar='COMMAND')
   score = commands.add_parser(
     'score', help='score a prediction against observed cells'
   )
@@ -61,6 +63,19 @@ def _parser() -> argparse.ArgumentParser:
   add('--conditions', default='same', choices=('same', 'shared'))
   add('--predicted_layer', help='of the predicted file, in place of X')
   add('--bootstrap', default='conditions', choices=summary.BOOTSTRAPS)
+  scaled = commands.add_parser(
+    'scaled', help='scale means between a baseline and replicates, and average'
+  )
+  scaled.set_defaults(run=_scaled)
+  add = scaled.add_argument
+  _add_observed(add)
+  scaled.set_defaults(convention='vcc2026')
+  add('--predicted', required=True, help='h5ad of the predicted cells')
+  add('--baseline', help='h5ad of the baseline; by default one pool of cells')
+  add('--genes', default='same', choices=('same', 'shared'))
+  add('--conditions', default='same', choices=('same', 'shared'))
+  add('--predicted_layer', help='of the predicted file, in place of X')
+  add('--seed', type=int, default=0)
   for name, run, text in (
     ('certify', _certify, 'say what metrics can tell apart on a dataset'),
     ('red-team', _red_team, 'try submissions that deserve nothing'),
@@ -252,6 +267,30 @@ def _score(given: argparse.Namespace) -> int:
     **_observed(given),
   )
   return _show(table, printing.means(table), given.output)
+
+
+def _scaled(given: argparse.Namespace) -> int:
+  from pertjax.metrics import anndata as front
+  from pertjax.metrics.anndata import printing
+
+  settings = _observed(given)
+  if settings.pop('metrics'):
+    raise ValueError('--metrics: scaled takes all columns that have a scale')
+  convention = settings.pop('convention')
+  if len(convention) != 1:
+    raise ValueError(f'--convention={given.convention}: scaled takes one')
+  table = front.scaled(
+    given.observed,
+    given.predicted,
+    convention=convention[0],
+    baseline=given.baseline,
+    genes=given.genes,
+    conditions=given.conditions,
+    predicted_layer=given.predicted_layer,
+    seed=given.seed,
+    **settings,
+  )
+  return _show(table, printing.scaled(table), given.output)
 
 
 def _translate(given: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from pertjax.metrics.anndata.aligning import problem_of
 from pertjax.metrics.anndata.auditing import certify, red_team
+from pertjax.metrics.anndata.challenges import scaled
 from pertjax.metrics.anndata.comparing import compare, read_scores
 from pertjax.metrics.anndata.inputs import key_and_control
 from pertjax.metrics.anndata.scoring import ScoreWarning, score
@@ -15,6 +16,7 @@ __all__ = [
   'problem_of',
   'read_scores',
   'red_team',
+  'scaled',
   'score',
   'translate',
 ]

@@ -227,3 +227,19 @@ def compare(table: pd.DataFrame) -> list[str]:
     ),
     '',
   ]
+
+
+def scaled(table: pd.DataFrame) -> list[str]:
+  """Returns the lines of a table of `scaled`, the mean last."""
+  rows = [
+    (
+      row.metric,
+      *(number(getattr(row, k)) for k in ('value', 'baseline', 'replicate')),
+      number(row.score),
+      '',
+    )
+    for row in table.itertuples()
+  ]
+  title = base.get(table['convention'].iloc[0]).title
+  header = ('', 'value', 'baseline', 'replicate', 'score', '')
+  return ['', title, *aligned(header, rows), '']
