@@ -14,7 +14,7 @@ import numpy as np
 
 from pertjax import heldout, metrics, scoring, targets, types
 from pertjax.data import arrays
-from pertjax.metrics import certificate, differential
+from pertjax.metrics import attacks, certificate, differential
 from pertjax.metrics.conventions import base
 from pertjax.metrics.differential import tails
 
@@ -71,6 +71,79 @@ def lines(
     )
     for key in ceilings[0]
   ]
+
+
+def red_team(
+  config, spec: types.DataSpec, truth: targets.Targets
+) -> list[dict[str, Any]]:
+  """Tries submissions that deserve nothing on every metric of the leaderboard.
+
+  As `metrics.attacks` does it, on means: a spread that is too large is not seen
+  by any metric here and is left out.
+
+  Args:
+    config: the run's config.
+    spec: static facts of the data.
+    truth: of the held-out pairs.
+
+  Returns:
+    A line with the keys of `attacks.FIELDS` for each metric and submission;
+    [] where eval.certificate is 0.
+  """
+  if not config.eval.certificate:
+    return []
+  found = scoring.halves_of(truth)
+  control = truth.replicate_control[::-1]
+  entries = [
+    heldout.Predicted(name, (-1,), means[None].astype(np.float32), control)
+    for name, means in _submissions(spec, found).items()
+  ]
+  scored = scoring.score(config, found, [scoring.replicate(found), *entries])
+  replicate, *others = (s.values for s in scored)
+  values = dict(zip((e.name for e in entries), others))
+  return [
+    attacks.line(
+      CONVENTION,
+      _column(key),
+      _chance(config, metrics.get(key[2]).chance, truth),
+      name,
+      values[name][key][0],
+      replicate[key][0],
+      values['scrambled'][key][0],
+    )
+    for key in replicate
+    for name in values
+  ]
+
+
+def _submissions(spec, truth) -> dict[str, np.ndarray]:
+  """Returns the means [2, pairs, genes] of each; see `stand_ins`."""
+  other = truth.replicate[::-1]
+  control = truth.replicate_control[::-1][:, truth.group]
+  mean, partner = np.empty_like(other), np.arange(len(truth.group))
+  for group in np.unique(truth.group):
+    chosen = np.flatnonzero(truth.group == group)
+    mean[:, chosen] = other[:, chosen].mean(1, keepdims=True)
+    partner[chosen] = np.roll(chosen, 1)
+  # Who knows the name of a perturbed gene knows that much.
+  spiked = control.copy()
+  place = dict(zip(spec.perturbations, spec.perturbation_genes))
+  for pair, condition in enumerate(truth.condition):
+    for token in spec.conditions.tokens[int(condition)]:
+      if place.get(token, -1) >= 0:
+        spiked[:, pair, place[token]] = 0
+  mixed = control.copy()
+  mixed[:, ::2] = np.expm1(mixed[:, ::2])
+  return {
+    'control copy': control,
+    'perturbed mean': mean,
+    'constant': np.full_like(other, control.mean()),
+    'target spiked': spiked,
+    'scrambled': other[:, partner],
+    'sign flipped': np.maximum(2 * control - other, 0),
+    'effect x 3': np.maximum(control + 3 * (other - control), 0),
+    'mixed scale': mixed,
+  }
 
 
 def _ceiling(config, truth: targets.Targets):

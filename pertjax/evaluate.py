@@ -18,7 +18,7 @@ from pertjax import (
   types,
 )
 from pertjax.data import arrays, predictions
-from pertjax.metrics import certificate, comparison_table
+from pertjax.metrics import attacks, certificate, comparison_table
 
 
 def metric_versions() -> dict[str, str]:
@@ -145,6 +145,11 @@ def finish(
   if calibrated:
     leaderboard.write_rows(
       folder / 'certificate.csv', certificate.FIELDS, calibrated
+    )
+    leaderboard.write_rows(
+      folder / 'red_team.csv',
+      attacks.FIELDS,
+      calibration.red_team(config, spec, truth),
     )
   _write_profiles(folder / 'profiles.npz', spec, truth, scored)
   for line in leaderboard.lines(config, rows):

@@ -127,3 +127,29 @@ def test_none_is_made_where_none_is_asked_for():
   lines, said, _ = lines_of(0.3, certificate=0)
   assert lines == {}
   assert said == []
+
+
+def test_red_team_of_a_run(certified):
+  _, _, (config, truth) = certified
+  _, spec = dataset(0.3)
+  lines = {
+    (line['metric'], line['submission']): line
+    for line in calibration.red_team(config, spec, truth)
+  }
+  # Nothing that is the same for all finds its condition, nor does a wrong sign.
+  rank = 'delta|all|cosine_rank'
+  for name in ('perturbed mean', 'sign flipped', 'scrambled', 'constant'):
+    assert not lines[rank, name]['flag'], lines[rank, name]
+  assert lines[rank, 'perturbed mean']['value'] == pytest.approx(0.5)
+  # What all perturbations share is rewarded by a correlation, and by an error.
+  for metric in ('delta|all|pearson', 'average|all|rmse'):
+    assert lines[metric, 'perturbed mean']['flag']
+    assert 'replicate' in lines[metric, 'perturbed mean']['finding']
+  assert lines['delta|all|pearson', 'sign flipped']['value'] < 0
+  assert lines['delta|all|pearson', 'control copy']['finding'] == 'no value'
+  # Three times too much is not seen by an angle, and punished by an error.
+  error = lines['average|all|rmse', 'effect x 3']
+  assert error['value'] > error['replicate']
+  config.eval.certificate = 0
+  assert calibration.red_team(config, spec, truth) == []
+  config.eval.certificate = 3

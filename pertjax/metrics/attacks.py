@@ -88,8 +88,8 @@ def red_team(
       continue
     for submission in made:
       lines.append(
-        _line(
-          convention,
+        line(
+          convention.name,
           column,
           base.chance_of(column, problem),
           submission,
@@ -104,7 +104,26 @@ def red_team(
   return lines
 
 
-def _line(convention, column, chance, submission, values, replicate, scrambled):
+def line(
+  convention: str,
+  column: base.Column,
+  chance: float | None,
+  submission: str,
+  values: np.ndarray | base.Panel,
+  replicate: np.ndarray | base.Panel,
+  scrambled: np.ndarray | base.Panel,
+) -> dict[str, Any]:
+  """Makes the line of one submission; see `red_team`.
+
+  Args:
+    convention: its name.
+    column: that is tried.
+    chance: its chance value here; None where unknown.
+    submission: a name of `stand_ins.NOTHING` or `stand_ins.WRONG`.
+    values: of the submission.
+    replicate: of the replicate.
+    scrambled: of other conditions' cells, the floor where chance is unknown.
+  """
   value, best = (certificate.mean_of(v) for v in (values, replicate))
   floor = chance
   if floor is None:
@@ -133,7 +152,7 @@ def _line(convention, column, chance, submission, values, replicate, scrambled):
   elif math.isclose(value, best, rel_tol=1e-3, abs_tol=1e-9):
     finding = 'is not seen: scores as the replicate does'
   return {
-    'convention': convention.name,
+    'convention': convention,
     'metric': column.name,
     'submission': submission,
     'value': value,
