@@ -416,7 +416,7 @@ def _print_entry(
     '' if direction == 'none' else f'{direction} is better',
     _chance(chance),
     f'needs {", ".join(needs)}',
-    f'no value {undefined}' if undefined else '',
+    f'no value: {undefined}' if undefined else '',
     f'also {", ".join(aliases)}' if aliases else '',
     f'version {version}',
   ]

@@ -40,9 +40,6 @@ TIES = ('mid', 'tool')
 # what was added.
 _UNITS = 4.0
 
-# Genes at once; sets no result but for rounding.
-_GENES = 512
-
 # Of float64 on the host: conditions from which 'l1' goes by `settled`, by how
 # much more its float32 sums may be off, and pairs that are summed at once.
 _MANY, _BLOCK_ERROR, _PAIRS = 300, 16.0, 4096
@@ -60,37 +57,6 @@ class Distances(NamedTuple):
 
   value: Array
   error: Array
-
-
-def _absolute(predicted: Array, observed: Array) -> Array:
-  """Sums |a - b| over genes, [predicted, observed].
-
-  A block of genes of all observations stays in the cache while the predictions
-  pass by; two loops, so that two processors have one each.
-  """
-  genes = predicted.shape[1]
-  width = min(_GENES, genes)
-  pad = -genes % width
-  # Genes first: sums run along vectors of conditions.
-  columns = jnp.pad(observed, ((0, 0), (0, pad))).T
-  columns = columns.reshape(-1, width, len(observed))
-
-  def compare(rows):
-    rows = jnp.pad(rows, ((0, 0), (0, pad)))
-    blocks = jnp.moveaxis(rows.reshape(len(rows), -1, width), 1, 0)
-
-    def add(total, block):
-      some, others = block
-      more = jax.lax.map(
-        lambda row: jnp.sum(jnp.abs(others - row[:, None]), axis=0), some
-      )
-      return total + more, None
-
-    zeros = jnp.zeros((len(rows), len(observed)), predicted.dtype)
-    return jax.lax.scan(add, zeros, (blocks, columns))[0]
-
-  halves = jnp.array_split(predicted, min(2, max(1, len(predicted))))
-  return jnp.concatenate([compare(rows) for rows in halves])
 
 
 def _own_values(predicted, observed, own) -> tuple[Array, Array]:
@@ -146,7 +112,7 @@ def distances(
   unit = _UNITS * float(jnp.finfo(dtype).eps)
   dropped = None if own is None else _own_values(a, b, own)
   if metric == 'l1':
-    whole = _absolute(a, b)
+    whole = ranks.absolute_sums(a, b)
     value = whole
     if dropped is not None:
       value = jnp.maximum(whole - jnp.abs(dropped[0] - dropped[1]), 0)
