@@ -66,5 +66,6 @@ setuptools.setup(
     'de': _DE,
     'dev': _DEV,
     'gpu': ['jax[cuda12]>=0.10,<0.13'],
+    'mlflow': ['mlflow>=2.10'],
   },
 )

@@ -2,6 +2,7 @@
 
   python -m experiments.bench train [--quick]
   python -m experiments.bench metrics [--quick] [--peer=PYTHON] [--only=NAME]
+  python -m experiments.bench sena [--quick]
 
 Every figure is a median of interleaved repeats, so that a drifting machine
 drifts for both sides. Results are appended to experiments/results/bench.jsonl.
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import bench_metrics
+from experiments import bench_metrics, bench_sena
 from pertjax import config as config_lib
 from pertjax import models, rng, train_step, types
 from pertjax.data import arrays
@@ -351,7 +352,7 @@ class _HostLoop:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument('what', choices=['train', 'metrics'])
+  parser.add_argument('what', choices=['train', 'metrics', 'sena'])
   parser.add_argument('--quick', action='store_true', help='small sizes')
   parser.add_argument(
     '--peer', default='', help='a Python that has the other tool installed'
@@ -360,6 +361,9 @@ def main() -> None:
   options = parser.parse_args()
   if options.what == 'metrics':
     bench_metrics.main(options, _record)
+    return
+  if options.what == 'sena':
+    bench_sena.main(options, _record, fake_data, product_loop)
     return
   repeats = 3 if options.quick else 5
   if options.quick:

@@ -32,7 +32,7 @@ from pertjax.data import simulate as simulator
 from pertjax.metrics import ranks, soft_losses
 from pertjax.models import baselines
 
-SELECTIONS = ('best', 'last')
+SELECTIONS = ('best', 'last', 'criterion')
 TRUTHS = ('halves', 'all')
 
 
@@ -77,7 +77,8 @@ def default(
     # Chunks between checkpoints, and how many are kept.
     'checkpoint_every': 5,
     'keep': 2,
-    # Which parameters predict: 'best' by validation, or the 'last'.
+    # Which parameters predict: 'best' by validation, the 'last', or those of
+    # the chunk with the least mean 'criterion' that the model itself reports.
     'select': 'best',
     # Validations without improvement before a member stops; 0 never stops.
     'patience': 0,

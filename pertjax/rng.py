@@ -12,6 +12,7 @@ VALIDATION = 3
 FIT = 4
 PREDICT = 5
 BOOTSTRAP = 6
+EPOCH = 7
 
 
 def root(seed: int) -> jax.Array:

@@ -13,6 +13,7 @@ from pertjax import (
   checkpoints,
   evaluate,
   heldout,
+  interpret,
   record,
   rng,
   train_step,
@@ -20,7 +21,7 @@ from pertjax import (
 )
 from pertjax import config as config_lib
 from pertjax import loop as loop_lib
-from pertjax.data import statistics
+from pertjax.data import sampling, statistics
 from pertjax.record import Run
 
 
@@ -44,17 +45,29 @@ def score(run: Run, state: types.TrainState, members: list[dict]) -> None:
   params = fit_fleet(run, state)
   parameters = checkpoints.num_parameters(state.params) // len(members)
   record.write_env(run, members, parameters=parameters)
+  kept = heldout.members(params, keep)
+  consts = member_consts(run, state, keep)
   evaluate.run(
     run.config,
     run.workdir,
     run.model,
     run.data,
     run.spec,
-    heldout.members(params, keep),
-    member_consts(run, state, keep),
+    kept,
+    consts,
     members=keep,
     settings=[record.setting_name(members[k]['overrides']) for k in keep],
     scores=np.asarray(state.best_score)[keep].tolist(),
+    say=run.console.say,
+  )
+  interpret.run(
+    run.config,
+    run.workdir,
+    run.data,
+    run.spec,
+    kept,
+    consts,
+    members=keep,
     say=run.console.say,
   )
 
@@ -81,11 +94,31 @@ def train_fleet(run: Run, members: list[dict]) -> types.TrainState:
   )
   if not plan:
     return state
+  for name in dict.fromkeys(p.sampling or model.sampling for p in phases):
+    _say_epoch(run, name)
   loop = loop_lib.Loop(run, plan, total, members, meta)
   try:
     return loop.go(state)
   finally:
     loop.close()
+
+
+def _say_epoch(run: Run, name: str) -> None:
+  """Says what an epoch of a sampler has, if it goes by epochs."""
+  size = run.config.train.batch_size
+  found = sampling.epoch_summary(name, run.data.train, size)
+  if found is None:
+    return
+  lost = ''
+  if found['cells_left_out']:
+    lost = (
+      f'; {found["cells_left_out"]:,} cells are left out in every epoch, among '
+      f'them all of {found["pairs_left_out"]:,} conditions'
+    )
+  run.console.say(
+    f'an epoch is {found["batches"]:,} batches of {found["cells"]:,} perturbed '
+    f'cells of {found["pairs"]:,} conditions{lost}'
+  )
 
 
 def _fleet(run: Run, members: list[dict]) -> Callable[[], types.TrainState]:

@@ -236,7 +236,7 @@ def player_turn(
   model: types.Model,
   config,
   player: str,
-  draw: Callable[[jax.Array], types.Batch],
+  draw: Callable[[jax.Array, jax.Array], types.Batch],
   num_steps: int,
   *,
   state: types.TrainState,
@@ -254,7 +254,7 @@ def player_turn(
     model: see types.Model.
     config: the run's config.
     player: whose turn it is.
-    draw: `key -> Batch`.
+    draw: `(key, number of the draw in this player's turn) -> Batch`.
     num_steps: length of the whole run, for the schedule.
     state: of one member.
     turn: number of the turn within the step.
@@ -268,14 +268,16 @@ def player_turn(
   own = _own(leaves, labels, player)
   loss = loss_of(model, config, player, state.hyper)
 
-  def value(own, batch_key, loss_key):
+  def value(own, number, batch_key, loss_key):
     params = jax.tree.unflatten(tree, _with_own(leaves, labels, player, own))
-    batch = draw(batch_key)
+    batch = draw(batch_key, number)
     return loss(params, loss_key, batch, consts, state.step)
 
   def keys(micro):
-    at = (state.step * config.optimizer.accumulate + micro) * 16 + turn
+    number = state.step * config.optimizer.accumulate + micro
+    at = number * 16 + turn
     return (
+      number,
       rng.stream(state.key, rng.BATCH, at),
       rng.stream(state.key, rng.LOSS, at),
     )
@@ -349,10 +351,16 @@ def train_step(
     (state, metrics); with several players their names prefix the metrics.
   """
   consts = with_hyper(consts, state.hyper)
-  draw = sampling.get(phase.sampling or model.sampling)
+  name = phase.sampling or model.sampling
+  draw, in_order = sampling.get(name), sampling.in_epochs(name)
+  size = config.train.batch_size
 
-  def draw_batch(key):
-    return draw(key, data, data.train, config.train.batch_size)
+  def draw_batch(key, number, turn):
+    if in_order is None:
+      return draw(key, data, data.train, size)
+    key = rng.stream(state.key, rng.EPOCH)
+    number = number * len(phase.players) + turn
+    return in_order(key, number, data, data.train, size)
 
   new, metrics, finite = state, {}, jnp.bool_(True)
   for turn, player in enumerate(phase.players):
@@ -360,7 +368,7 @@ def train_step(
       model,
       config,
       player,
-      draw_batch,
+      functools.partial(draw_batch, turn=turn),
       num_steps,
       state=new,
       turn=turn,
@@ -421,6 +429,8 @@ def validation_score(
       for loss in model.losses.values()
     )
     count = jnp.sum(weight)
+    # A model may compute in float64.
+    loss = jnp.asarray(loss, jnp.float32)
     return (total[0] + loss * count, total[1] + count), None
 
   numbers = jnp.arange(rows.shape[0])
@@ -494,7 +504,15 @@ def train_chunk(
 
     member, metrics = jax.lax.scan(step, member, length=length)
     score = validation_score(model, config, member, data, consts)
-    member = select_best(config, member, score)
+    chosen = score
+    if config.train.select == 'criterion':
+      if 'criterion' not in metrics:
+        raise ValueError(
+          "train.select='criterion' is for models that report one in training, "
+          f'and {config.model.name!r} does not; use best or last'
+        )
+      chosen = jnp.mean(metrics['criterion']).astype(jnp.float32)
+    member = select_best(config, member, chosen)
     rate = member.hyper.get(
       'optimizer.learning_rate', jnp.float32(config.optimizer.learning_rate)
     )

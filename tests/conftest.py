@@ -58,6 +58,8 @@ def tiny_config():
       config.split.test_fraction = 0.3
     for key, value in TINY_MODELS.get(model, {}).items():
       config.model[key] = value
+    if model in TINY_RATES:
+      config.optimizer.learning_rate = TINY_RATES[model]
     config.num_seeds = 2
     config.train.update(steps=60, chunk=30, batch_size=32, checkpoint_every=1)
     config.eval.update(cells=16, min_cells=3, bootstrap=200)
@@ -69,6 +71,9 @@ def tiny_config():
 
   return make
 
+
+# Published rates that 60 steps do not get far with.
+TINY_RATES = {'gene_set_autoencoder': 0.03}
 
 # Small sizes; a model that is not named here is tested at its defaults.
 TINY_MODELS = {
@@ -83,4 +88,17 @@ TINY_MODELS = {
   },
   'decoder_only': {'num_layers': 1, 'width': 24},
   'vae': {'width': 24, 'latent_dim': 6, 'num_layers': 1},
+  'discrepancy_vae': {
+    'latent_dim': 6,
+    'decoder_width': 24,
+    'intervention_width': 8,
+    'fan_in': 'set',
+    # Every part trains from the first step.
+    'mmd_ramp': (0, 0),
+    'kl_ramp': (0, 0),
+    'temperature_ramp': (0, 0),
+    'temperature': 5.0,
+    'mmd_sigma': 20.0,
+  },
+  'gene_set_autoencoder': {'variational': True, 'num_layers': 2},
 }

@@ -26,11 +26,11 @@ ROWS = (
   (
     'train_step', 'targets', 'scoring', 'calibration', 'leaderboard', 'heldout',
     'evaluate', 'external', 'predict', 'checkpoints', 'writers', 'config',
-    'record', 'loop', 'smoke',
+    'record', 'loop', 'smoke', 'interpret',
   ),
   ('train',),
   ('runs',),
-  ('main',),
+  ('main', 'mlflow_export'),
 )  # fmt: skip
 # Of their own row, these import only what is named here.
 OWN_ROW = {
@@ -38,7 +38,12 @@ OWN_ROW = {
   'data': (),
   'metrics': (),
   'report': (),
-  'models': ('losses', 'data.statistics', 'data.arrays'),
+  'models': (
+    'losses',
+    'data.statistics',
+    'data.arrays',
+    'data.gene_patterns',
+  ),
 }
 
 # Parts that may import a third-party library; anywhere for those in FREE.
@@ -54,6 +59,7 @@ HOMES = {
   'markupsafe': ('report',),
   'matplotlib': ('report',),
   'ml_collections': ('config', 'main'),
+  'mlflow': ('mlflow_export',),
   'optax': ('optimizers', 'train_step', 'models'),
   'orbax': ('checkpoints',),
   'pandas': ('data', 'metrics.anndata'),

@@ -440,6 +440,8 @@ def test_config_files_have_their_datasets():
     'mcfaline': 'mcfaline2023_perturbench',
     'norman': 'norman2019_gears',
     'norman_semisynthetic': 'data.path',
+    'sena': 'norman2019_cpa',
+    'sena_ablation': 'norman2019_cpa',
   }
 
 
@@ -450,6 +452,46 @@ def test_arguments_of_single_files():
   assert published.model.width == 5376
   with pytest.raises(ValueError, match='latent_additive'):
     config_lib.load(f'{ROOT}/configs/norman.py:published,model=vae')
+
+
+def test_arguments_of_sena():
+  def model(arg):
+    config = config_lib.load(f'{ROOT}/configs/sena.py:{arg}')
+    config_lib.validate(config)
+    return config.model
+
+  assert model('').to_dict() == {
+    **config_lib.default('discrepancy_vae').model.to_dict(),
+    'schedule_steps': 20_000,
+  }
+  changed = model('mlp,lambda=0.1,latent=35,epochs=20,steps=4000')
+  assert (changed.encoder, changed.sena_lambda) == ('mlp', 0.1)
+  assert (changed.latent_dim, changed.epochs) == (35, 20)
+  assert changed.kl_ramp == (10, 19)
+  assert changed.schedule_steps == 4000
+  assert model('epochs=6').mmd_ramp == (1, 2)
+  parent = model('parent')
+  assert (parent.mmd_weight, parent.reduction) == (10, 'sum')
+  assert (parent.eval_temperature, parent.width) == (1, 128)
+  parity = config_lib.load(f'{ROOT}/configs/sena.py:parity')
+  config_lib.validate(parity)
+  assert parity.split.method == 'sena'
+  assert parity.model.sampling == 'condition_epochs_original'
+
+
+def test_sweep_of_the_ablation_has_keys_that_exist():
+  path = ROOT / 'configs' / 'sweeps' / 'sena_ablation.py'
+  namespace = {}
+  exec(path.read_text(encoding='utf-8'), namespace)
+  sweep = namespace['get_sweep']()
+  assert len(sweep) == 5 * 2 * 10
+  assert len({str(sorted(o.items())) for o in sweep}) == len(sweep)
+  for overrides in sweep:
+    config = config_lib.load(f'{ROOT}/configs/sena_ablation.py')
+    for key, value in overrides.items():
+      config_lib.check_key(config, key)
+      put(config, key, value)
+    config_lib.validate(config)
 
 
 def test_load_says_what_is_wrong_with_a_file(tmp_path):

@@ -2,21 +2,31 @@
 
 A sampler is `(key, data, rows, size) -> Batch`. A model names the one that
 feeds it (`Model.sampling`); a name with a dot is imported from elsewhere.
+
+A sampler that goes through the cells in epochs is also told the number of the
+batch (`in_epochs`). It needs no state either: the order of an epoch is a
+permutation that is computed where it is asked for, one place at a time.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pertjax import names, types
 from pertjax.data import arrays
 
 Sampler = Callable[
   [jax.Array, arrays.PerturbArrays, arrays.Rows, int], types.Batch
+]
+# (key of the run, number of the batch, data, rows, size) to a batch.
+EpochSampler = Callable[
+  [jax.Array, jax.Array, arrays.PerturbArrays, arrays.Rows, int], types.Batch
 ]
 
 
@@ -99,11 +109,165 @@ def by_condition(key, data, rows, size) -> types.Batch:
   return _batch(data, target, source, data.condition[target])
 
 
+# Rounds of `shuffled`; each leaves half of the places where they are.
+_ROUNDS = 40
+
+
+def shuffled(key: jax.Array, place: jax.Array, count: jax.Array) -> jax.Array:
+  """Returns what a random permutation of 0 .. count - 1 has in some places.
+
+  The swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012): in every
+  round each number may change places with its mirror image, by a hash of the
+  greater of the two. No table is made: `count` may be traced, and the cost is
+  that of the places asked for. The whole permutation of 100,000 cells would
+  take 45 ms at every step.
+
+  Args:
+    key: which permutation.
+    place: int32 [n]; those from `count` on give numbers without a meaning.
+    count: int32, 1 or more.
+  """
+  bits = jax.random.bits(key, (_ROUNDS, 2), jnp.uint32)
+  count = count.astype(jnp.uint32)
+
+  # A loop: unrolled, it would be half of the time that a step compiles for.
+  def swap(round_number, number):
+    mirror, salt = bits[round_number]
+    other = (mirror % count + count - number) % count
+    code = jnp.maximum(number, other) ^ salt
+    # The finaliser of MurmurHash3: every bit of the input moves the last one.
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+      code = (code ^ (code >> shift)) * jnp.uint32(factor)
+    return jnp.where((code ^ (code >> 16)) & 1, other, number)
+
+  number = jax.lax.fori_loop(0, _ROUNDS, swap, place.astype(jnp.uint32))
+  return number.astype(jnp.int32)
+
+
+def _num_batches(count, size, drop):
+  """Returns the batches of each pair; numpy or jax."""
+  return count // size if drop else -(-count // size)
+
+
+def condition_epoch_batch(
+  key: jax.Array,
+  number: jax.Array,
+  data: arrays.PerturbArrays,
+  rows: arrays.Rows,
+  size: int,
+  *,
+  original: bool = False,
+) -> types.Batch:
+  """Draws a batch of one (condition, group) pair, by epochs.
+
+  In an epoch every cell of every pair comes once; the last batch of a pair is
+  padded with weight 0, and batches of all pairs come in random order. Each cell
+  has a control cell of its group, drawn anew.
+
+  Args:
+    key: of the run, not of the step.
+    number: int32, of the batch, from the beginning of the run.
+    data: the dataset.
+    rows: see Rows.
+    size: cells in a batch.
+    original: as in SENA's code, a pair's last batch is left out if it is not
+      full, and so are pairs with fewer cells than a batch; and every cell
+      keeps the control cell that it got at the beginning.
+  """
+  batches = _num_batches(rows.pair_count, size, original)
+  end = jnp.cumsum(batches)
+  # No batch at all is found out before the run starts: see epoch_summary.
+  total = jnp.maximum(end[-1], 1)
+  epoch_key = jax.random.fold_in(key, number // total)
+  place = shuffled(epoch_key, (number % total)[None], total)
+  pair = jnp.searchsorted(end, place[0], side='right').astype(jnp.int32)
+  pair = jnp.minimum(pair, rows.pair_count.shape[0] - 1)
+  within = place[0] - (end[pair] - batches[pair])
+  at = within * size + jnp.arange(size)
+  count = rows.pair_count[pair]
+  weight = (at < count).astype(jnp.float32)
+  cell = shuffled(
+    jax.random.fold_in(epoch_key, pair + 1), jnp.minimum(at, count - 1), count
+  )
+  target = rows.perturbed[rows.pair_start[pair] + cell]
+  group = data.group[target]
+  if original:
+    controls_key = jax.random.fold_in(key, 2**31 - 1)
+
+    def own_control(row, group):
+      row_key = jax.random.fold_in(controls_key, row)
+      return draw_controls(row_key, rows, group[None])[0]
+
+    source = jax.vmap(own_control)(target, group)
+  else:
+    control_key = jax.random.fold_in(jax.random.fold_in(epoch_key, 0), place[0])
+    source = draw_controls(control_key, rows, group)
+  return _batch(data, target, source, data.condition[target], weight)
+
+
+_EPOCHS: dict[str, EpochSampler] = {
+  'condition_epochs': condition_epoch_batch,
+  'condition_epochs_original': functools.partial(
+    condition_epoch_batch, original=True
+  ),
+}
+
+
+def in_epochs(name: str) -> EpochSampler | None:
+  """Returns the sampler that goes by epochs, or None if this one does not."""
+  return _EPOCHS.get(name)
+
+
+def epoch_summary(
+  name: str, rows: arrays.Rows, size: int
+) -> dict[str, int] | None:
+  """Counts what an epoch has; None for a sampler without epochs.
+
+  Returns:
+    {'batches', 'cells', 'cells_left_out', 'pairs', 'pairs_left_out'}.
+
+  Raises:
+    ValueError: if an epoch has no batch.
+  """
+  if name not in _EPOCHS:
+    return None
+  count = np.asarray(rows.pair_count)
+  drop = name.endswith('_original')
+  batches = _num_batches(count, size, drop)
+  used = np.minimum(batches * size, count)
+  if not batches.sum():
+    raise ValueError(
+      f'the sampler {name} leaves out batches that are not full, and none of '
+      f'{len(count)} conditions has {size} training cells (the most: '
+      f'{int(count.max(initial=0))}); set a smaller train.batch_size or the '
+      'sampler condition_epochs'
+    )
+  return {
+    'batches': int(batches.sum()),
+    'cells': int(used.sum()),
+    'cells_left_out': int((count - used).sum()),
+    'pairs': int((used > 0).sum()),
+    'pairs_left_out': int((used == 0).sum()),
+  }
+
+
+def _first_epoch(name):
+  """Returns the sampler of a batch that nobody has numbered."""
+
+  def draw(key, data, rows, size):
+    return _EPOCHS[name](key, jnp.int32(0), data, rows, size)
+
+  return draw
+
+
 _SAMPLERS: dict[str, Sampler] = {
   'paired': paired,
   'cells': cells,
   'by_condition': by_condition,
+  **{name: _first_epoch(name) for name in _EPOCHS},
 }
+# Their batches are of one condition and group each.
+_PURE = ('by_condition', *_EPOCHS)
 
 
 def get(name: str) -> Sampler:
@@ -131,7 +295,7 @@ def evaluation_batches(
 
   Args:
     name: the model's sampler: 'cells' takes controls too, others perturbed
-      cells; the batches of 'by_condition' have one condition and group each.
+      cells; batches of samplers by condition have one condition and group.
     data: the dataset.
     rows: the split's rows.
     size: cells in a batch.
@@ -148,7 +312,7 @@ def evaluation_batches(
   total = chosen.shape[0]
   if not total:
     return jnp.zeros((0, size), jnp.int32), jnp.zeros((0, size))
-  if name == 'by_condition':
+  if name in _PURE:
     return _batches_of_pairs(rows, size)
   batches = -(-total // size)
   index = jnp.arange(batches * size)
@@ -183,7 +347,7 @@ def evaluation_batch(
   """Gathers one batch of `evaluation_batches`, with controls if it needs."""
   source = None
   rows = arrays.with_controls(data, rows)
-  if name == 'by_condition':
+  if name in _PURE:
     source = draw_controls(key, rows, data.group[target])
   elif name != 'cells':
     source = _partners(key, data, rows, target)

@@ -9,7 +9,7 @@ from types import ModuleType
 from pertjax import names as name_lib
 from pertjax import types
 
-_NOT_MODELS = ('layers', 'shifts')
+_NOT_MODELS = ('interventions', 'layers', 'shifts')
 
 
 def names() -> tuple[str, ...]:

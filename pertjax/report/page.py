@@ -15,6 +15,7 @@ import numpy as np
 
 from pertjax.report import (
   certificate,
+  factors,
   facts,
   notes,
   pack,
@@ -38,6 +39,7 @@ _SCRIPTS = (
   'conditions.js',
   'scatter.js',
   'curves.js',
+  'factors.js',
   'start.js',
 )
 
@@ -91,6 +93,7 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
   extra: list[str] = []
   data = _payload(run, axes, table, grids, tests, extra)
   data['certificate'] = ranges
+  data['factors'] = run.factors and factors.rows(run.factors)
   env = run.env or {}
   dataset = str(env.get('dataset') or 'unknown dataset')
   context = {
@@ -106,6 +109,7 @@ def render(run: read.Run, *, name: str, title: str | None = None) -> str:
     'halves': scores.section(run.config, 'eval').get('truth') != 'all',
     'certificate': None if ranges is None else certificate.summary(ranges),
     'red_team': run.red_team and certificate.red_team(run.red_team),
+    'factors': bool(data['factors'] and data['factors']['members']),
     'split': facts.split(run.split_summary),
     'members': facts.members(run, axes, grids),
     'config': run.config,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pertjax.report import columns
+from pertjax.report import columns, factors
 
 METRIC_TEXT = (
   'model',
@@ -165,6 +165,7 @@ class Run(NamedTuple):
     paired: eval/paired.csv.
     certificate: eval/certificate.csv.
     red_team: eval/red_team.csv, which is no loss where it is missing.
+    factors: tables of eval/interpret by name; of models that have factors.
     profiles: eval/profiles.npz.
     missing: {file: what cannot be shown without it}.
     notes: lines about what reading left out.
@@ -180,6 +181,7 @@ class Run(NamedTuple):
   paired: columns.Table | None
   certificate: columns.Table | None
   red_team: columns.Table | None
+  factors: dict[str, columns.Table] | None
   profiles: Profiles | None
   missing: dict[str, str]
   notes: tuple[str, ...]
@@ -204,6 +206,8 @@ def read_run(workdir: pathlib.Path) -> Run:
       f'{workdir}: not a run directory: it holds none of '
       + ', '.join(CONSEQUENCES)
     )
+
+  missing |= factors.missing(workdir)
 
   def maybe(name, reader, *args, **kwargs):
     if name in missing:
@@ -236,6 +240,7 @@ def read_run(workdir: pathlib.Path) -> Run:
     paired=table('paired', PAIRED_TEXT, PAIRED_NUMBERS),
     certificate=table('certificate', CERTIFICATE_TEXT, CERTIFICATE_NUMBERS),
     red_team=red_team(),
+    factors=factors.read(workdir),
     profiles=maybe('eval/profiles.npz', read_profiles),
     missing=missing,
     notes=notes,

@@ -25,6 +25,7 @@ function begin() {
   state.rival = rival >= 0 && usable(rival) ? rival : models().findIndex(usable);
   update();
   drawCurves();
+  drawFactors();
 }
 
 try {

@@ -30,6 +30,7 @@ CASES = {
   'gears_combo_seen1': _GEARS_LIST,
   'gears_combo_seen2': _GEARS_LIST,
   'gears_no_test': _GEARS_LIST,
+  'sena': {'perturbations': ('P1', 'P4')},
 }
 OWN = ('combinations', 'perturbations', 'transfer', 'cells', 'conditions')
 GOLDEN = {
@@ -76,6 +77,7 @@ GOLDEN = {
   'gears_no_test': (
     '09c2b0a7b8d6f2fb89e1c231d7054be54d585259010bfd7f08139da025c552ac'
   ),
+  'sena': ('a99de6e86ba0fb56a788c24c67c5262b5c3a8c36f723dac6b4eb76e99c228eef'),
 }
 
 

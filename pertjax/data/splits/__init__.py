@@ -33,6 +33,7 @@ from pertjax.data.splits import (
   labelling,
   originals,
   problem,
+  sena,
   settings,
   transfer,
 )
@@ -70,6 +71,7 @@ _PLACERS: Mapping[str, Callable[..., problem.Placed]] = {
   'csv': csv_file.place,
   'perturbench': originals.place_perturbench,
   'gears': originals.place_gears,
+  'sena': sena.place,
 }
 
 
@@ -89,7 +91,8 @@ def make(
   Methods: 'combinations' holds combinations out, 'perturbations' single
   perturbations with the combinations they are in, 'transfer' perturbations
   from some of their groups (or whole groups by name), 'conditions' any
-  conditions, 'cells' cells of every pair; 'csv' reads a file;
+  conditions, 'cells' cells of every pair; 'csv' reads a file; 'sena' is that of
+  SENA, which tests cells of perturbations that train and all combinations;
   `perturbench_*` and `gears_*` are the originals' of `splits.originals`. All
   doses of the same perturbations are held out together, but by 'conditions',
   to which each dose is a condition of its own.

@@ -107,7 +107,16 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     }
     for kind in gears.LISTS
   },
-}
+  'sena': {
+    # Of Norman et al. 2019; those that the data lack are named in a note.
+    'perturbations': (
+      'ETS2', 'SGK1', 'POU3F2', 'TBX2', 'CBL', 'MAPK1', 'CDKN1C', 'S1PR2',
+      'PTPN1', 'MAP2K6', 'COL1A1',
+    ),
+    'test_fraction': 0.2,
+    **{**COMMON, 'control_fractions': (1.0, 0.0, 0.0)},
+  },
+}  # fmt: skip
 METHODS = tuple(DEFAULTS)
 
 
@@ -162,7 +171,13 @@ def settle(method: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
       f'split {method}: val_fraction={merged["val_fraction"]} and '
       f'test_fraction={merged["test_fraction"]} sum to more than 1'
     )
-  for key in ('groups', 'test_groups', 'val_groups', 'test_perts'):
+  for key in (
+    'groups',
+    'test_groups',
+    'val_groups',
+    'test_perts',
+    'perturbations',
+  ):
     if isinstance(merged.get(key), str):
       merged[key] = (merged[key],)
   return merged
