@@ -85,6 +85,16 @@ def _fit(case, k=0):
 
 
 every = pytest.mark.parametrize('case', TRAINED, indirect=True)
+# Models whose programs take long to compile: these tests of them are slow.
+LARGE = ('discrepancy_vae', 'gene_set_autoencoder')
+lasting = pytest.mark.parametrize(
+  'case',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name
+    for name in TRAINED
+  ],
+  indirect=True,
+)
 
 
 @every
@@ -112,7 +122,7 @@ def test_gradient_reaches_every_trainable_leaf(case):
         assert np.any(np.asarray(leaf) != 0), jax.tree_util.keystr(path)
 
 
-@every
+@lasting
 def test_jit_equals_eager(case):
   params = _member(case.states[1].params, 0)
   batch = _batch(case)
@@ -168,7 +178,7 @@ def test_resume_is_bitwise(case, tmp_path):
   assert _bytes(again) == _bytes(case.states[2])
 
 
-@every
+@lasting
 def test_predict_shape_and_broadcast(case):
   params = _fit(case)
   source = _batch(case).target[:5]
@@ -203,7 +213,7 @@ def test_predict_depends_on_the_condition(case):
   assert np.abs(seen[0] - seen[1]).max() > 1e-6
 
 
-@every
+@lasting
 def test_evaluation_loss_is_deterministic(case):
   params = _member(case.states[2].params, 0)
   batch = _batch(case)
@@ -226,7 +236,7 @@ def test_padding_does_not_count(case):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@every
+@lasting
 def test_bfloat16_computes_near_float32_on_float32_parameters(case):
   config = case.config.model.copy_and_resolve_references()
   config.dtype = 'bfloat16'

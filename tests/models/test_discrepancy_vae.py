@@ -13,6 +13,9 @@ from pertjax import losses, models, train_step, types
 from pertjax.data import sampling
 from pertjax.models import discrepancy_vae, interventions, layers
 
+# Many small programs, a minute to compile; the parity tests are not slow.
+pytestmark = pytest.mark.slow
+
 SETS = {'a': (0, 1, 2, 3), 'b': (2, 5), 'c': (6, 7, 8), 'd': (9, 10, 11, 0)}
 FULL = {'mmd_ramp': (0, 0), 'kl_ramp': (0, 0), 'temperature_ramp': (0, 0)}
 
