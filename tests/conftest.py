@@ -102,3 +102,25 @@ TINY_MODELS = {
   },
   'gene_set_autoencoder': {'variational': True, 'num_layers': 2},
 }
+
+# Modules that compile for long. What compares with other tools' numbers, and
+# what is refused, runs every time; the rest of them is slow.
+LONG = frozenset({
+  'test_agreement', 'test_anchors', 'test_auditing', 'test_cell_eval2',
+  'test_comparison', 'test_convention_cellsimbench',
+  'test_convention_distances', 'test_convention_scgen',
+  'test_convention_scperteval', 'test_differential_engines', 'test_direction',
+  'test_gene_set_autoencoder', 'test_losses_config', 'test_soft',
+  'test_translate',
+})  # fmt: skip
+ALWAYS = (
+  'fixture', 'tools', 'formula', 'published', 'refus', 'bad_', 'error',
+  'unknown', 'edge', 'perfect', 'default', 'rate',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+  """Marks the tests of LONG that are not of ALWAYS as slow."""
+  for item in items:
+    if item.path.stem in LONG and not any(w in item.name for w in ALWAYS):
+      item.add_marker(pytest.mark.slow)
