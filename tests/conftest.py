@@ -107,6 +107,7 @@ TINY_MODELS = {
 # what is refused, runs every time; the rest of them is slow.
 LONG = frozenset({
   'test_agreement', 'test_anchors', 'test_auditing', 'test_cell_eval2',
+  'test_convention_gears', 'test_interpret', 'test_translation',
   'test_comparison', 'test_convention_cellsimbench',
   'test_convention_distances', 'test_convention_scgen',
   'test_convention_scperteval', 'test_differential_engines', 'test_direction',
